@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{ConnectionId, EventId, HistoryId, JobId, MessageId, OrganisationId, ThreadId, TokenVersion};
 use crate::job::{JobState, Progress, Trigger};
+use crate::mailbox::reply::Label;
 use crate::time::Timestamp;
 
 /// By which way a message came to be announced.
@@ -61,7 +62,7 @@ pub struct GmailMessageDiscovered {
     /// Its thread, within its mailbox.
     pub thread_id: ThreadId,
     /// The labels at the time of the record; unknown where a listing named the message.
-    pub label_ids: Option<Vec<String>>,
+    pub label_ids: Option<Vec<Label>>,
     /// The history record that named it; none where a listing did.
     pub history_id: Option<HistoryId>,
     /// By which way it was found.

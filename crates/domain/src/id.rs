@@ -116,6 +116,15 @@ enum Repr {
 }
 
 impl MessageId {
+    /// A number that stands for the id in the sets of remembered ids: the number it spells, or, for any other
+    /// spelling, a UUIDv5 of it (whose version bits lie above every `u64`).
+    pub fn key(&self) -> u128 {
+        match self.0 {
+            Repr::Hex(value) => u128::from(value),
+            Repr::Other(ref text) => Uuid::new_v5(&NAMESPACE, text.as_bytes()).as_u128(),
+        }
+    }
+
     /// The id that Gmail spells `text`.
     pub fn new(text: &str) -> Self {
         match parse_hex(text) {
@@ -218,7 +227,7 @@ pub type ThreadId = MessageId;
 
 /// A mailbox's history id: `uint64`, rising with random gaps, comparable only within one mailbox. On the wire always
 /// a decimal string, as Gmail itself writes it (it may exceed 2^53).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct HistoryId(u64);
 
 impl HistoryId {

@@ -7,6 +7,7 @@ pub mod command;
 pub mod event;
 pub mod id;
 pub mod job;
+pub mod mailbox;
 pub mod schedule;
 pub mod time;
 

@@ -1,0 +1,2 @@
+//! The mailbox.
+pub mod reply;
