@@ -1,0 +1,171 @@
+//! Records as they are read and written.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rdkafka::message::{Header as NativeHeader, OwnedHeaders};
+
+use crate::header::HeaderView;
+
+/// Headers of a record to be written, in order. A name may repeat and a value may be null, as Kafka allows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Headers(Vec<(Cow<'static, str>, Option<Bytes>)>);
+
+impl Headers {
+    /// No headers.
+    pub const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    /// Adds one header after those that are there.
+    pub fn push(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Bytes>) {
+        self.0.push((name.into(), Some(value.into())));
+    }
+
+    /// Adds one header whose value may be null.
+    pub fn push_nullable(&mut self, name: impl Into<Cow<'static, str>>, value: Option<Bytes>) {
+        self.0.push((name.into(), value));
+    }
+
+    /// The value of the first header of that name that is not null.
+    pub fn get(&self, name: &str) -> Option<&Bytes> {
+        self.0.iter().find(|(known, value)| known == name && value.is_some()).and_then(|(_, value)| value.as_ref())
+    }
+
+    /// All headers, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, Option<&Bytes>)> {
+        self.0.iter().map(|(name, value)| (name.as_ref(), value.as_ref()))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The bytes of names and values.
+    pub(crate) fn size(&self) -> usize {
+        self.0.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Bytes::len)).sum()
+    }
+
+    /// The headers as librdkafka holds them; none where there are none, so that no record pays for an empty list.
+    pub(crate) fn to_native(&self) -> Option<OwnedHeaders> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let mut native = OwnedHeaders::new_with_capacity(self.0.len());
+        for (name, value) in &self.0 {
+            // The binding makes a C string of the name and panics on a NUL inside it.
+            let key: Cow<'_, str> =
+                if name.contains('\0') { name.replace('\0', "\u{fffd}").into() } else { name.as_ref().into() };
+            native = native.insert(NativeHeader { key: &key, value: value.as_deref() });
+        }
+        Some(native)
+    }
+}
+
+impl From<Vec<(&'static str, Bytes)>> for Headers {
+    fn from(headers: Vec<(&'static str, Bytes)>) -> Self {
+        headers.into_iter().collect()
+    }
+}
+
+impl<N: Into<Cow<'static, str>>> FromIterator<(N, Bytes)> for Headers {
+    fn from_iter<I: IntoIterator<Item = (N, Bytes)>>(headers: I) -> Self {
+        Self(headers.into_iter().map(|(name, value)| (name.into(), Some(value))).collect())
+    }
+}
+
+/// A record to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutRecord {
+    /// The topic's full name, prefix included (see [`crate::topics::Topics`]).
+    pub topic: Arc<str>,
+    /// The partition; none: the one that the key hashes to (`murmur2_random`, as Java clients do).
+    pub partition: Option<i32>,
+    /// The key; none: any partition.
+    pub key: Option<Bytes>,
+    /// The value; none: a tombstone.
+    pub value: Option<Bytes>,
+    /// The headers.
+    pub headers: Headers,
+}
+
+impl OutRecord {
+    /// A record whose key decides on the partition.
+    pub fn new(topic: &Arc<str>, key: impl Into<Bytes>, value: impl Into<Bytes>, headers: Headers) -> Self {
+        Self { topic: topic.clone(), partition: None, key: Some(key.into()), value: Some(value.into()), headers }
+    }
+
+    /// The same record, written to this partition whatever its key.
+    #[must_use]
+    pub fn to_partition(mut self, partition: i32) -> Self {
+        self.partition = Some(partition);
+        self
+    }
+
+    /// The bytes that count against the bounds of queues and transactions.
+    pub(crate) fn size(&self) -> usize {
+        self.key.as_ref().map_or(0, Bytes::len) + self.value.as_ref().map_or(0, Bytes::len) + self.headers.size()
+    }
+}
+
+/// A record as it was read, borrowed from librdkafka.
+///
+/// Nothing in it is to be trusted: key, value and headers are whatever somebody wrote.
+#[derive(Debug, Clone, Copy)]
+pub struct InputRecord<'a> {
+    /// The topic's full name, prefix included.
+    pub topic: &'a str,
+    /// Where it was read.
+    pub partition: i32,
+    /// Its offset; offsets have gaps where transactions ended.
+    pub offset: i64,
+    /// When it was written, in milliseconds since 1970, as its writer said; none if unknown.
+    pub timestamp: Option<i64>,
+    /// The key.
+    pub key: Option<&'a [u8]>,
+    /// The value; none: a tombstone.
+    pub value: Option<&'a [u8]>,
+    /// The headers.
+    pub headers: HeaderView<'a>,
+}
+
+/// A record that was read, with bytes of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnedRecord {
+    /// The topic's full name, prefix included.
+    pub topic: Arc<str>,
+    /// Where it was read.
+    pub partition: i32,
+    /// Its offset; offsets have gaps where transactions ended.
+    pub offset: i64,
+    /// When it was written, in milliseconds since 1970, as its writer said; none if unknown.
+    pub timestamp: Option<i64>,
+    /// The key.
+    pub key: Option<Bytes>,
+    /// The value; none: a tombstone.
+    pub value: Option<Bytes>,
+    /// The headers.
+    pub headers: Headers,
+}
+
+impl InputRecord<'_> {
+    /// Copies the record, its topic's name being shared.
+    pub(crate) fn to_owned_in(self, topic: &Arc<str>) -> OwnedRecord {
+        OwnedRecord {
+            topic: topic.clone(),
+            partition: self.partition,
+            offset: self.offset,
+            timestamp: self.timestamp,
+            key: self.key.map(Bytes::copy_from_slice),
+            value: self.value.map(Bytes::copy_from_slice),
+            headers: self.headers.to_headers(),
+        }
+    }
+}
