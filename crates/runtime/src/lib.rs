@@ -1,1 +1,10 @@
-//! To be written.
+//! What every service starts with: its settings, its telemetry, its health endpoint and the
+//! order to stop.
+
+pub mod health;
+pub mod metric;
+pub mod settings;
+pub mod shutdown;
+pub mod telemetry;
+
+pub use shutdown::Shutdown;
