@@ -1,0 +1,137 @@
+//! One borrowed connection: every statement is prepared once per connection and bounded in time on this side too,
+//! because a server that hangs does not keep its own time-outs.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use deadpool_postgres::{GenericClient, Object, Transaction};
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+
+use crate::{Error, Store};
+
+pub(crate) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+/// How much longer than the server we wait for a statement: its own time-out should win, being the better error.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// A connection of the pool, for as long as one call takes.
+pub(crate) struct Session {
+    /// There until dropped.
+    client: Option<Object>,
+    bound: Bound,
+}
+
+/// What a statement runs under.
+struct Bound {
+    what: &'static str,
+    timeout: Duration,
+    /// A statement got no answer in time: the connection is not used again.
+    suspect: AtomicBool,
+}
+
+/// A transaction; rolled back unless committed.
+pub(crate) struct Tx<'s> {
+    transaction: Transaction<'s>,
+    bound: &'s Bound,
+}
+
+impl Store {
+    /// A connection for `what`, words that complete "Could not …".
+    pub(crate) async fn session(&self, what: &'static str) -> Result<Session, Error> {
+        let client = self.pool.get().await.map_err(|error| Error::of_pool(what, error))?;
+        let bound = Bound { what, timeout: self.statement_timeout + GRACE, suspect: AtomicBool::new(false) };
+        Ok(Session { client: Some(client), bound })
+    }
+}
+
+impl Session {
+    pub(crate) async fn rows(&self, sql: &'static str, params: Params<'_>) -> Result<Vec<Row>, Error> {
+        self.bound.rows(self.client(), sql, params).await
+    }
+
+    pub(crate) async fn row(&self, sql: &'static str, params: Params<'_>) -> Result<Option<Row>, Error> {
+        self.bound.row(self.client(), sql, params).await
+    }
+
+    pub(crate) async fn execute(&self, sql: &'static str, params: Params<'_>) -> Result<u64, Error> {
+        self.bound.execute(self.client(), sql, params).await
+    }
+
+    pub(crate) async fn transaction(&mut self) -> Result<Tx<'_>, Error> {
+        let Self { client, bound } = self;
+        let client = client.as_mut().expect("a session holds its connection until it is dropped");
+        let transaction = bound.run(client.transaction()).await?;
+        Ok(Tx { transaction, bound })
+    }
+
+    fn client(&self) -> &Object {
+        self.client.as_ref().expect("a session holds its connection until it is dropped")
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Some(client) = self.client.take()
+            && self.bound.suspect.load(Ordering::Relaxed)
+        {
+            // Taken out of the pool and closed.
+            drop(Object::take(client));
+        }
+    }
+}
+
+impl Tx<'_> {
+    pub(crate) async fn rows(&self, sql: &'static str, params: Params<'_>) -> Result<Vec<Row>, Error> {
+        self.bound.rows(&self.transaction, sql, params).await
+    }
+
+    pub(crate) async fn row(&self, sql: &'static str, params: Params<'_>) -> Result<Option<Row>, Error> {
+        self.bound.row(&self.transaction, sql, params).await
+    }
+
+    pub(crate) async fn execute(&self, sql: &'static str, params: Params<'_>) -> Result<u64, Error> {
+        self.bound.execute(&self.transaction, sql, params).await
+    }
+
+    pub(crate) async fn commit(self) -> Result<(), Error> {
+        self.bound.run(self.transaction.commit()).await
+    }
+}
+
+impl Bound {
+    async fn rows(&self, client: &impl GenericClient, sql: &str, params: Params<'_>) -> Result<Vec<Row>, Error> {
+        self.run(async {
+            let statement = client.prepare_cached(sql).await?;
+            client.query(&statement, params).await
+        })
+        .await
+    }
+
+    async fn row(&self, client: &impl GenericClient, sql: &str, params: Params<'_>) -> Result<Option<Row>, Error> {
+        self.run(async {
+            let statement = client.prepare_cached(sql).await?;
+            client.query_opt(&statement, params).await
+        })
+        .await
+    }
+
+    async fn execute(&self, client: &impl GenericClient, sql: &str, params: Params<'_>) -> Result<u64, Error> {
+        self.run(async {
+            let statement = client.prepare_cached(sql).await?;
+            client.execute(&statement, params).await
+        })
+        .await
+    }
+
+    async fn run<T>(&self, work: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, Error> {
+        match tokio::time::timeout(self.timeout, work).await {
+            Ok(result) => result.map_err(|error| Error::of(self.what, error)),
+            Err(elapsed) => {
+                self.suspect.store(true, Ordering::Relaxed);
+                Err(Error::unavailable(self.what, elapsed))
+            }
+        }
+    }
+}
