@@ -1,2 +1,448 @@
-//! The mailbox.
+//! The mailbox: a pure state machine, one value per connection.
+//!
+//! [`Mailbox::on`] takes an [`Input`] and says what is to be done as [`Action`]s. Whoever runs it writes the actions
+//! and the new [`MailboxState`] in one transaction with the offset of the command that was the input, makes the calls,
+//! and brings back the answers. A crash loses only what was in memory: page tokens and answers under way.
+//!
+//! What holds whatever happens, and is tested as laws:
+//! - each message is announced at most once as live or catch-up, and none that is owed is left out;
+//! - the cursor never goes back, and passes nothing that is not announced, kept back or owed;
+//! - every job ends, once.
+
+mod heads;
+mod jobs;
+#[cfg(test)]
+mod laws;
+mod live;
+mod policy;
+pub mod record;
+mod remembered;
 pub mod reply;
+mod retry;
+mod window;
+
+use crate::command::Command;
+use crate::event::{ConnectionState, GmailConnectionStatusChanged, GmailJobStatusChanged, GmailMessageDiscovered};
+use crate::id::{ConnectionId, EventId, HistoryId, JobId, OrganisationId, TokenVersion};
+use crate::time::{Duration, Timestamp, Window};
+use heads::Heads;
+use live::Live;
+use record::{ChunkKind, Job, MailboxChunk, MailboxState, NeedsReauth};
+use remembered::Remembered;
+pub use remembered::chunk_ids;
+use reply::{Answer, Call, CallId, MessageRef};
+use window::Listing;
+
+pub use jobs::code;
+
+/// The numbers that the mailbox decides by.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// How long Gmail's reads may lag: a head becomes the cursor once a walk this much younger has crossed it.
+    pub lag: Duration,
+    /// How far an owed window and the memory of ids reach back beyond what is known to be complete.
+    pub overlap: Duration,
+    /// The part of an owed window that is listed first and answers the job; also the least that is remembered.
+    pub catch_up: Duration,
+    /// After so long Gmail's search index is taken to know all that has arrived.
+    pub index_lag: Duration,
+    /// The newest part of a listed window that is listed once more after [`Self::index_lag`].
+    pub settle: Duration,
+    /// Records or messages asked for per page.
+    pub page_size: u16,
+    /// More jobs than this do not wait in one mailbox.
+    pub waiting: usize,
+    /// How long an ended job's id is kept: longer than the command topic retains.
+    pub ended: Duration,
+    /// How long a message kept back is remembered: longer than Gmail keeps spam and trash.
+    pub withheld: Duration,
+    /// How long a gap's job may take.
+    pub gap_deadline: Duration,
+    /// How long an owed window rests after an error that trying again does not mend.
+    pub rest: Duration,
+    /// A job's progress is told at most this often.
+    pub progress: Duration,
+}
+
+impl Rules {
+    /// What the poller runs by.
+    pub const DEFAULT: Self = Self {
+        lag: Duration::from_minutes(10),
+        overlap: Duration::from_minutes(10),
+        catch_up: Duration::from_hours(24),
+        index_lag: Duration::from_secs(60),
+        settle: Duration::from_minutes(10),
+        page_size: 500,
+        waiting: 1_000,
+        ended: Duration::from_days(8),
+        withheld: Duration::from_days(31),
+        gap_deadline: Duration::from_days(7),
+        rest: Duration::from_minutes(15),
+        progress: Duration::from_secs(1),
+    };
+}
+
+/// What the mailbox may know of the world: the time, a random number drawn for this input, and the rules.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// The time.
+    pub now: Timestamp,
+    /// Random; used for jitter only.
+    pub jitter: u64,
+    /// The numbers to decide by.
+    pub rules: &'a Rules,
+}
+
+/// What happens to a mailbox.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// A record of `gmail.connection.poll`, with its `traceparent`.
+    Command(Command, Option<String>),
+    /// What came of a call.
+    Answer(CallId, Answer),
+    /// The time that [`Mailbox::wake_at`] named has come.
+    Timer,
+    /// The connection has a newer refresh token.
+    TokenRenewed(TokenVersion),
+}
+
+/// What a mailbox wants done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Make this call and bring the answer back.
+    Call(Call),
+    /// Announce a message.
+    Discovered(GmailMessageDiscovered),
+    /// Tell a job's state, under the job's `traceparent`.
+    Job(GmailJobStatusChanged, Option<String>),
+    /// Tell the connection's state.
+    Connection(GmailConnectionStatusChanged),
+    /// Write a sealed chunk of remembered ids under its own key.
+    WriteChunk(MailboxChunk),
+    /// Tombstone the chunk with this number.
+    DropChunk(i64),
+    /// Tombstone the state itself. Nothing follows.
+    Forget,
+}
+
+/// One mailbox.
+#[derive(Debug)]
+pub struct Mailbox {
+    connection: ConnectionId,
+    organisation: OrganisationId,
+    step: i64,
+    next_chunk: i64,
+    next_walk: i64,
+    next_call: u64,
+    token: TokenVersion,
+    needs_reauth: Option<NeedsReauth>,
+    heads: Heads,
+    reached: Option<Timestamp>,
+    last_synced: Option<record::Head>,
+    jobs: Vec<Job>,
+    live: Option<Live>,
+    windows: Vec<Listing>,
+    seen: Remembered,
+    withheld: Remembered,
+    rescued: Remembered,
+    ended: Remembered,
+    forgotten: bool,
+}
+
+impl Mailbox {
+    /// A mailbox of which nothing is known.
+    pub fn new(connection: ConnectionId, organisation: OrganisationId) -> Self {
+        Self {
+            connection,
+            organisation,
+            step: 0,
+            next_chunk: 0,
+            next_walk: 1,
+            next_call: 0,
+            token: TokenVersion::default(),
+            needs_reauth: None,
+            heads: Heads::default(),
+            reached: None,
+            last_synced: None,
+            jobs: Vec::new(),
+            live: None,
+            windows: Vec::new(),
+            seen: Remembered::new(ChunkKind::Seen),
+            withheld: Remembered::new(ChunkKind::Withheld),
+            rescued: Remembered::new(ChunkKind::Rescued),
+            ended: Remembered::new(ChunkKind::Ended),
+            forgotten: false,
+        }
+    }
+
+    /// The mailbox as it was when `state` and `chunks` were written, with nothing in flight.
+    pub fn restored<'a>(state: MailboxState, chunks: impl IntoIterator<Item = &'a MailboxChunk>) -> Self {
+        let mut mailbox = Self {
+            connection: state.connection_id,
+            organisation: state.organisation_id,
+            step: state.step,
+            next_chunk: state.next_chunk,
+            next_walk: state.next_walk,
+            next_call: 0,
+            token: state.token_version,
+            needs_reauth: state.needs_reauth,
+            heads: Heads::restored(state.heads),
+            reached: state.reached_at,
+            last_synced: state.last_synced,
+            jobs: state.jobs,
+            live: state.live.map(Live::restored),
+            windows: state.windows.into_iter().map(Listing::restored).collect(),
+            seen: Remembered::restored(ChunkKind::Seen, &state.seen),
+            withheld: Remembered::restored(ChunkKind::Withheld, &state.withheld),
+            rescued: Remembered::restored(ChunkKind::Rescued, &state.rescued),
+            ended: Remembered::restored(ChunkKind::Ended, &state.ended),
+            forgotten: false,
+        };
+        for chunk in chunks {
+            mailbox.set(chunk.kind).restore_chunk(chunk);
+        }
+        mailbox
+    }
+
+    fn set(&mut self, kind: ChunkKind) -> &mut Remembered {
+        match kind {
+            ChunkKind::Seen => &mut self.seen,
+            ChunkKind::Withheld => &mut self.withheld,
+            ChunkKind::Rescued => &mut self.rescued,
+            ChunkKind::Ended => &mut self.ended,
+        }
+    }
+
+    /// The state to write in the transaction that carries the actions of all inputs so far.
+    pub fn state(&self, partitions: i32, absorbed: i64) -> MailboxState {
+        MailboxState {
+            connection_id: self.connection,
+            organisation_id: self.organisation,
+            partitions,
+            absorbed,
+            step: self.step,
+            next_chunk: self.next_chunk,
+            next_walk: self.next_walk,
+            token_version: self.token,
+            needs_reauth: self.needs_reauth.clone(),
+            heads: self.heads.record(),
+            reached_at: self.reached,
+            last_synced: self.last_synced,
+            jobs: self.jobs.clone(),
+            live: self.live.as_ref().map(|live| live.walk),
+            windows: self.windows.iter().map(|listing| listing.walk).collect(),
+            seen: self.seen.tail(),
+            withheld: self.withheld.tail(),
+            rescued: self.rescued.tail(),
+            ended: self.ended.tail(),
+            quarantine: None,
+        }
+    }
+
+    /// Whether a `ForgetConnection` has ended this mailbox: its records are tombstoned and it wants nothing more.
+    pub fn is_forgotten(&self) -> bool {
+        self.forgotten
+    }
+
+    /// Whether nothing is under way and nothing waits for a time: the mailbox may be put away until its next input.
+    pub fn is_idle(&self) -> bool {
+        self.wake_at().is_none() && !self.is_calling()
+    }
+
+    /// Whether an answer is awaited.
+    pub fn is_calling(&self) -> bool {
+        self.live.as_ref().is_some_and(Live::is_calling) || self.windows.iter().any(Listing::is_calling)
+    }
+
+    /// The tenant.
+    pub fn organisation(&self) -> OrganisationId {
+        self.organisation
+    }
+
+    /// The history id that the next walk starts from.
+    pub fn cursor(&self) -> Option<HistoryId> {
+        self.heads.cursor().map(|head| head.head)
+    }
+
+    /// The jobs that have not ended.
+    pub fn jobs(&self) -> &[Job] {
+        &self.jobs
+    }
+
+    /// Takes in what happened and says what is to be done.
+    pub fn on(&mut self, cx: &Context<'_>, input: Input, out: &mut Vec<Action>) {
+        if self.forgotten {
+            return;
+        }
+        match input {
+            Input::Command(Command::Poll(command), trace) => self.on_poll(cx, command, trace, out),
+            Input::Command(Command::Cancel(command), _) => self.on_cancel(cx, command.job_id, out),
+            Input::Command(Command::Forget(_), _) => return self.on_forget(cx, JobEnd::cancelled(), out),
+            Input::Answer(id, answer) => self.on_answer(cx, id, answer, out),
+            Input::Timer => {}
+            Input::TokenRenewed(version) => self.renew(cx, version, out),
+        }
+        if !self.forgotten {
+            self.advance(cx, out);
+        }
+    }
+
+    /// When [`Input::Timer`] is due, if it ever is.
+    pub fn wake_at(&self) -> Option<Timestamp> {
+        let jobs = self.jobs.iter().map(|job| job.deadline).min();
+        let walks = if self.needs_reauth.is_some() {
+            None
+        } else {
+            let live = self.live.as_ref().filter(|_| self.serves_live()).and_then(Live::wake_at);
+            self.windows.iter().filter_map(Listing::wake_at).chain(live).min()
+        };
+        jobs.into_iter().chain(walks).min()
+    }
+
+    /// Starts what can be started, and tidies up. The last step of every input, and the first after a restore.
+    pub fn advance(&mut self, cx: &Context<'_>, out: &mut Vec<Action>) {
+        self.expire_jobs(cx, out);
+        let jobs = &self.jobs;
+        self.windows.retain(|listing| {
+            listing.walk.purpose.is_owed() || jobs.iter().any(|job| job.walk == Some(listing.walk.walk))
+        });
+        if self.needs_reauth.is_none() {
+            self.advance_live(cx, out);
+            self.advance_windows(cx, out);
+        }
+        self.tidy(cx, out);
+    }
+
+    fn on_answer(&mut self, cx: &Context<'_>, id: CallId, answer: Answer, out: &mut Vec<Action>) {
+        if self.live.as_ref().is_some_and(|live| live.awaits(id)) {
+            self.on_live_answer(cx, answer, out);
+        } else if let Some(index) = self.windows.iter().position(|listing| listing.awaits(id)) {
+            self.on_window_answer(cx, index, answer, out);
+        }
+    }
+
+    /// Ends everything: jobs, walks, memory.
+    fn on_forget(&mut self, cx: &Context<'_>, end: JobEnd, out: &mut Vec<Action>) {
+        self.end_jobs(cx, |_| true, &end, out);
+        self.tell_connection(cx, ConnectionState::Forgotten, None, out);
+        for kind in [ChunkKind::Seen, ChunkKind::Withheld, ChunkKind::Rescued, ChunkKind::Ended] {
+            out.extend(self.set(kind).chunk_numbers().map(Action::DropChunk));
+        }
+        out.push(Action::Forget);
+        self.forgotten = true;
+    }
+
+    /// A newer refresh token ends `needs_reauth`.
+    fn renew(&mut self, cx: &Context<'_>, version: TokenVersion, out: &mut Vec<Action>) {
+        self.token = self.token.max(version);
+        if self.needs_reauth.as_ref().is_some_and(|refused| refused.token_version < self.token) {
+            self.needs_reauth = None;
+            self.tell_connection(cx, ConnectionState::Active, None, out);
+        }
+    }
+
+    /// The grant is gone: all jobs fail, the cursor and what is owed stay. False when the refused token was an older
+    /// one than is known, so that the call is worth another try at once.
+    fn refuse(&mut self, cx: &Context<'_>, cause: String, version: TokenVersion, out: &mut Vec<Action>) -> bool {
+        if version < self.token {
+            return false;
+        }
+        self.token = version;
+        self.needs_reauth = Some(NeedsReauth { token_version: version, cause, at: cx.now });
+        self.stop_calls();
+        self.end_jobs(cx, |_| true, &JobEnd::reauth(), out);
+        self.tell_connection(cx, ConnectionState::NeedsReauth, Some(code::REAUTH_REQUIRED), out);
+        true
+    }
+
+    /// Drops every answer under way.
+    fn stop_calls(&mut self) {
+        self.live.iter_mut().for_each(Live::stop);
+        self.windows.iter_mut().for_each(Listing::stop);
+    }
+
+    /// Whether a message may be announced as one that is announced once; it is remembered as such.
+    fn announce_once(&mut self, cx: &Context<'_>, key: u128) -> bool {
+        self.not_rescued_before(cx, key) && self.seen.insert(key, cx.now)
+    }
+
+    /// A message that was kept back is announced when it is freed, and that once is remembered for as long as its
+    /// having been kept back is: longer than other announcements.
+    fn not_rescued_before(&mut self, cx: &Context<'_>, key: u128) -> bool {
+        !self.withheld.contains(key) || self.rescued.insert(key, cx.now)
+    }
+
+    fn announce(
+        &mut self,
+        cx: &Context<'_>,
+        message: MessageRef,
+        history_id: Option<HistoryId>,
+        origin: crate::Origin,
+        job: Option<JobId>,
+        out: &mut Vec<Action>,
+    ) {
+        out.push(Action::Discovered(GmailMessageDiscovered {
+            event_id: EventId::of(self.connection, &message.id),
+            organisation_id: self.organisation,
+            connection_id: self.connection,
+            message_id: message.id,
+            thread_id: message.thread_id,
+            label_ids: message.labels,
+            history_id,
+            origin,
+            job_id: job,
+            discovered_at: cx.now,
+        }));
+    }
+
+    fn tell_connection(
+        &mut self,
+        cx: &Context<'_>,
+        status: ConnectionState,
+        code: Option<&str>,
+        out: &mut Vec<Action>,
+    ) {
+        self.step += 1;
+        out.push(Action::Connection(GmailConnectionStatusChanged {
+            organisation_id: self.organisation,
+            connection_id: self.connection,
+            status,
+            step: self.step,
+            last_history_id: self.last_synced.map(|head| head.head),
+            last_synced_at: self.last_synced.map(|head| head.taken_at),
+            token_version: self.token,
+            code: code.map(str::to_owned),
+            at: cx.now,
+        }));
+    }
+
+    fn call_id(&mut self) -> CallId {
+        self.next_call += 1;
+        CallId(self.next_call)
+    }
+
+    /// Seals what has grown long and forgets what is past.
+    ///
+    /// Announced ids are kept as far back as anything may name them again: the cursor's walk, an owed window, and
+    /// whatever window would be owed if the cursor were lost now. They never go by the clock alone.
+    fn tidy(&mut self, cx: &Context<'_>, out: &mut Vec<Action>) {
+        let rules = cx.rules;
+        let cursor = self.heads.cursor().map(|head| head.taken_at - rules.overlap);
+        let reached = self.reached.map(|reached| reached - rules.overlap);
+        let walk = self.live.as_ref().and_then(|live| live.walk.first).map(|first| first.taken_at - rules.overlap);
+        let owed = self.windows.iter().filter(|listing| listing.walk.purpose.is_owed());
+        let owed = owed.map(|listing| listing.walk.window.since - rules.overlap);
+        let kept = cursor.into_iter().chain(reached).chain(walk).chain(owed);
+        let horizon = kept.fold(cx.now - rules.catch_up - rules.overlap, Timestamp::min);
+        self.seen.prune(horizon, out);
+        self.withheld.prune(cx.now - rules.withheld, out);
+        self.rescued.prune(cx.now - rules.withheld, out);
+        self.ended.prune(cx.now - rules.ended, out);
+        let (connection, next) = (self.connection, &mut self.next_chunk);
+        for set in [&mut self.seen, &mut self.withheld, &mut self.rescued, &mut self.ended] {
+            set.seal(connection, next, out);
+        }
+    }
+}
+
+pub(crate) use jobs::JobEnd;

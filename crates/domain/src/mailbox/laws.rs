@@ -1,0 +1,488 @@
+//! The laws of the mailbox, tried against a model of Gmail that lags, pages by position, expires, fails and crashes.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::record::MailboxState;
+use super::reply::*;
+use super::*;
+use crate::command::{CancelJob, PollGmailConnection};
+use crate::event::Origin;
+use crate::id::MessageId;
+use crate::job::Trigger;
+
+const PARTITIONS: i32 = 12;
+
+/// Small pages, so that a few messages make several.
+const RULES: Rules = Rules { page_size: 3, waiting: 5, ..Rules::DEFAULT };
+
+#[derive(Debug, Clone)]
+enum Step {
+    Deliver { kind: Kind, lag_ms: i64, index_lag_ms: i64 },
+    Rescue,
+    Sync { repeat: bool },
+    Backfill { hours: i64 },
+    Cancel,
+    Answer { pick: usize, fault: Fault },
+    Commit,
+    Crash,
+    Pass { ms: i64 },
+    Expire,
+    Respam,
+    Renew,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Mail,
+    Spam,
+    Draft,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    None,
+    Throttled,
+    Transient,
+    Broken,
+    BadToken,
+    Revoked,
+    Hopeless,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let kind = prop_oneof![8 => Just(Kind::Mail), 2 => Just(Kind::Spam), 1 => Just(Kind::Draft)];
+    let fault = prop_oneof![
+        12 => Just(Fault::None),
+        1 => Just(Fault::Throttled),
+        1 => Just(Fault::Transient),
+        1 => Just(Fault::Broken),
+        1 => Just(Fault::BadToken),
+        1 => Just(Fault::Revoked),
+        1 => Just(Fault::Hopeless),
+    ];
+    let pass = prop_oneof![
+        10 => 1_i64..5_000,
+        4 => 5_000_i64..900_000,
+        1 => 3_600_000_i64..40_000_000,
+        1 => 86_400_000_i64..200_000_000
+    ];
+    prop_oneof![
+        12 => (kind, 0_i64..20_000, 0_i64..40_000)
+            .prop_map(|(kind, lag_ms, index_lag_ms)| Step::Deliver { kind, lag_ms, index_lag_ms }),
+        2 => Just(Step::Rescue),
+        5 => any::<bool>().prop_map(|repeat| Step::Sync { repeat }),
+        1 => (1_i64..72).prop_map(|hours| Step::Backfill { hours }),
+        1 => Just(Step::Cancel),
+        24 => (any::<usize>(), fault).prop_map(|(pick, fault)| Step::Answer { pick, fault }),
+        6 => Just(Step::Commit),
+        3 => Just(Step::Crash),
+        8 => pass.prop_map(|ms| Step::Pass { ms }),
+        1 => Just(Step::Expire),
+        1 => Just(Step::Respam),
+        2 => Just(Step::Renew),
+    ]
+}
+
+/// A mailbox at Google.
+struct Gmail {
+    head: u64,
+    floor: u64,
+    records: Vec<Record>,
+    messages: Vec<Message>,
+}
+
+struct Record {
+    id: u64,
+    visible_at: i64,
+    message: usize,
+    rescue: bool,
+}
+
+struct Message {
+    id: MessageId,
+    arrived: i64,
+    indexed_at: i64,
+    kind: Kind,
+    rescued: bool,
+}
+
+impl Message {
+    fn labels(&self) -> Vec<Label> {
+        match self.kind {
+            Kind::Spam if !self.rescued => vec![Label::SPAM],
+            Kind::Draft => vec![Label::DRAFT],
+            Kind::Mail | Kind::Spam => vec![Label::new("INBOX")],
+        }
+    }
+
+    fn named(&self, labels: Option<Vec<Label>>) -> MessageRef {
+        MessageRef { id: self.id.clone(), thread_id: self.id.clone(), labels }
+    }
+}
+
+impl Gmail {
+    fn new() -> Self {
+        Self { head: 1 << 54, floor: 0, records: Vec::new(), messages: Vec::new() }
+    }
+
+    fn record(&mut self, now: i64, lag: i64, message: usize, rescue: bool) {
+        self.head += 1 + (self.head % 7);
+        self.records.push(Record { id: self.head, visible_at: now + lag, message, rescue });
+    }
+
+    fn deliver(&mut self, now: i64, kind: Kind, lag: i64, index_lag: i64) {
+        let number = self.messages.len() as u64;
+        // Ids that rise, as Gmail's do, and now and then one that is spelled otherwise.
+        let id = if number % 11 == 10 {
+            MessageId::new(&format!("odd-{number}"))
+        } else {
+            MessageId::from_u64(number << 20)
+        };
+        let indexed_at = now + index_lag;
+        self.messages.push(Message { id, arrived: now, indexed_at, kind, rescued: false });
+        self.record(now, lag, number as usize, false);
+    }
+
+    fn rescue(&mut self, now: i64) {
+        if let Some(message) = self.messages.iter().position(|message| message.kind == Kind::Spam && !message.rescued) {
+            self.messages[message].rescued = true;
+            self.record(now, 0, message, true);
+        }
+    }
+
+    /// Puts a rescued message into spam and takes it out again: nothing new.
+    fn respam(&mut self, now: i64) {
+        if let Some(message) = self.messages.iter().position(|message| message.rescued) {
+            self.record(now, 0, message, true);
+        }
+    }
+
+    fn page<T: Clone>(all: &[T], token: Option<&PageToken>, max: u16) -> (Vec<T>, Option<PageToken>) {
+        let from = token.map_or(0, |token| token.0.parse::<usize>().unwrap()).min(all.len());
+        let until = (from + usize::from(max)).min(all.len());
+        (all[from..until].to_vec(), (until < all.len()).then(|| PageToken(until.to_string())))
+    }
+
+    fn answer(&self, now: i64, request: &Request) -> Result<Reply, CallError> {
+        match request {
+            Request::Profile => Ok(Reply::Profile(Profile { head: HistoryId::new(self.head) })),
+            Request::History { start, token, max } => {
+                if start.get() < self.floor {
+                    return Err(CallError::NotFound);
+                }
+                let visible = self.records.iter().filter(|record| record.id > start.get() && record.visible_at <= now);
+                let records: Vec<_> = visible.map(|record| self.history_record(record)).collect();
+                let (records, next) = Self::page(&records, token.as_ref(), *max);
+                Ok(Reply::History(HistoryPage { records, next, head: HistoryId::new(self.head) }))
+            }
+            Request::List { window, held_only, token, max } => {
+                let (since, until) = (window.since.as_millis(), window.until.as_millis());
+                let listed = self.messages.iter().rev().filter(|message| {
+                    let second = message.arrived / 1_000 * 1_000;
+                    let inside = message.indexed_at <= now && (since..until).contains(&second);
+                    inside && message.kind != Kind::Draft && (!held_only || message.labels() == [Label::SPAM])
+                });
+                let messages: Vec<_> = listed.map(|message| message.named(None)).collect();
+                let (messages, next) = Self::page(&messages, token.as_ref(), *max);
+                Ok(Reply::List(ListPage { messages, next }))
+            }
+        }
+    }
+
+    fn history_record(&self, record: &Record) -> HistoryRecord {
+        let message = &self.messages[record.message];
+        let mut said = HistoryRecord { id: HistoryId::new(record.id), ..HistoryRecord::default() };
+        if record.rescue {
+            let change = LabelChange { message: message.named(Some(message.labels())), labels: vec![Label::SPAM] };
+            said.labels_removed.push(change);
+        } else {
+            // The labels at delivery, whatever they are now.
+            let labels = if message.kind == Kind::Spam { vec![Label::SPAM] } else { message.labels() };
+            said.added.push(message.named(Some(labels)));
+        }
+        said
+    }
+}
+
+/// What a transaction made durable.
+#[derive(Default, Clone)]
+struct Durable {
+    state: Option<MailboxState>,
+    chunks: BTreeMap<i64, MailboxChunk>,
+    next_command: usize,
+    discovered: Vec<(MessageId, Origin)>,
+    ended: HashMap<JobId, u32>,
+    cursors: Vec<HistoryId>,
+}
+
+/// The mailbox and what runs it.
+struct World {
+    now: i64,
+    jitter: u64,
+    gmail: Gmail,
+    mailbox: Mailbox,
+    durable: Durable,
+    /// Actions of inputs that no transaction holds yet.
+    open: Vec<Action>,
+    commands: Vec<Command>,
+    next_command: usize,
+    calls: Vec<Call>,
+    revoked: bool,
+    token: TokenVersion,
+    first_sync: Option<i64>,
+}
+
+fn connection() -> ConnectionId {
+    ConnectionId::from_uuid(Uuid::from_u128(7))
+}
+
+fn organisation() -> OrganisationId {
+    OrganisationId::from_uuid(Uuid::from_u128(8))
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            now: 1_800_000_000_000,
+            jitter: 1,
+            gmail: Gmail::new(),
+            mailbox: Mailbox::new(connection(), organisation()),
+            durable: Durable::default(),
+            open: Vec::new(),
+            commands: Vec::new(),
+            next_command: 0,
+            calls: Vec::new(),
+            revoked: false,
+            token: TokenVersion(1),
+            first_sync: None,
+        }
+    }
+
+    fn feed(&mut self, input: Input) {
+        self.jitter = self.jitter.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let cx = Context { now: Timestamp::from_millis(self.now), jitter: self.jitter >> 33, rules: &RULES };
+        let from = self.open.len();
+        self.mailbox.on(&cx, input, &mut self.open);
+        self.take_calls(from);
+    }
+
+    fn take_calls(&mut self, from: usize) {
+        let calls = self.open[from..].iter().filter_map(|action| match action {
+            Action::Call(call) => Some(call.clone()),
+            _ => None,
+        });
+        self.calls.extend(calls);
+    }
+
+    fn absorb(&mut self) {
+        while let Some(command) = self.commands.get(self.next_command) {
+            let command = command.clone();
+            self.next_command += 1;
+            self.feed(Input::Command(command, None));
+        }
+    }
+
+    fn commit(&mut self) {
+        for action in self.open.drain(..) {
+            match action {
+                Action::Discovered(event) => self.durable.discovered.push((event.message_id, event.origin)),
+                Action::Job(status, _) if status.state.is_terminal() => {
+                    *self.durable.ended.entry(status.job_id).or_default() += 1;
+                }
+                Action::WriteChunk(chunk) => {
+                    assert!(chunk.ids.len() <= 64_000);
+                    self.durable.chunks.insert(chunk.number, chunk);
+                }
+                Action::DropChunk(number) => {
+                    self.durable.chunks.remove(&number);
+                }
+                Action::Call(_) | Action::Job(..) | Action::Connection(_) | Action::Forget => {}
+            }
+        }
+        let state = self.mailbox.state(PARTITIONS, self.next_command as i64);
+        let again = Mailbox::restored(state.clone(), self.durable.chunks.values());
+        assert_eq!(again.state(PARTITIONS, self.next_command as i64), state, "a state survives its writing");
+        self.durable.cursors.extend(self.mailbox.cursor());
+        self.durable.state = Some(state);
+        self.durable.next_command = self.next_command;
+    }
+
+    fn crash(&mut self) {
+        self.open.clear();
+        self.calls.clear();
+        self.next_command = self.durable.next_command;
+        self.mailbox = match self.durable.state.clone() {
+            Some(state) => Mailbox::restored(state, self.durable.chunks.values()),
+            None => Mailbox::new(connection(), organisation()),
+        };
+        let cx = Context { now: Timestamp::from_millis(self.now), jitter: 0, rules: &RULES };
+        self.mailbox.advance(&cx, &mut self.open);
+        self.take_calls(0);
+        self.absorb();
+    }
+
+    fn sync(&mut self, repeat: bool) {
+        self.first_sync.get_or_insert(self.now);
+        let number = if repeat { self.commands.len() / 2 } else { self.commands.len() };
+        self.command(1_000 + number as u128, Trigger::Api, None);
+    }
+
+    fn command(&mut self, job: u128, trigger: Trigger, window: Option<Window>) {
+        let now = Timestamp::from_millis(self.now);
+        self.commands.push(Command::Poll(PollGmailConnection {
+            job_id: JobId::from_uuid(Uuid::from_u128(job)),
+            organisation_id: organisation(),
+            connection_id: connection(),
+            trigger,
+            window,
+            token_version: self.token,
+            requested_at: now,
+            deadline: now + Duration::from_hours(1),
+        }));
+        self.absorb();
+    }
+
+    fn answer(&mut self, pick: usize, fault: Fault) {
+        if self.calls.is_empty() {
+            return;
+        }
+        let call = self.calls.swap_remove(pick % self.calls.len());
+        let result = match fault {
+            _ if self.revoked => Err(CallError::Revoked { cause: "invalid_grant".to_owned() }),
+            Fault::None => self.gmail.answer(self.now, &call.request),
+            Fault::Throttled => Err(CallError::Throttled { until: Some(Timestamp::from_millis(self.now + 3_000)) }),
+            Fault::Transient => Err(CallError::Transient { detail: "reset".to_owned() }),
+            Fault::Broken => Err(CallError::Broken { detail: "history[0].id".to_owned() }),
+            Fault::BadToken => Err(CallError::InvalidPageToken),
+            Fault::Hopeless => Err(CallError::Permanent { code: "Gmail.Forbidden".to_owned(), detail: String::new() }),
+            Fault::Revoked => {
+                self.revoked = true;
+                Err(CallError::Revoked { cause: "invalid_grant".to_owned() })
+            }
+        };
+        let date = Some(Timestamp::from_millis(self.now / 1_000 * 1_000));
+        self.feed(Input::Answer(call.id, Answer { result, date, units: 2, token_version: self.token }));
+    }
+
+    fn pass(&mut self, ms: i64) {
+        self.now += ms;
+        if self.mailbox.wake_at().is_some_and(|at| at.as_millis() <= self.now) {
+            self.feed(Input::Timer);
+        }
+    }
+
+    fn renew(&mut self) {
+        if self.revoked {
+            self.revoked = false;
+            self.token = TokenVersion(self.token.0 + 1);
+            self.feed(Input::TokenRenewed(self.token));
+        }
+    }
+
+    fn step(&mut self, step: &Step) {
+        match *step {
+            Step::Deliver { kind, lag_ms, index_lag_ms } => self.gmail.deliver(self.now, kind, lag_ms, index_lag_ms),
+            Step::Rescue => self.gmail.rescue(self.now),
+            Step::Sync { repeat } => self.sync(repeat),
+            Step::Backfill { hours } => {
+                let until = Timestamp::from_millis(self.now);
+                let window = Window { since: until - Duration::from_hours(hours), until };
+                self.command(50_000 + self.commands.len() as u128, Trigger::Backfill, Some(window));
+            }
+            Step::Cancel => {
+                if let Some(job) = self.mailbox.jobs().first().map(|job| job.job_id) {
+                    let at = Timestamp::from_millis(self.now);
+                    self.commands.push(Command::Cancel(CancelJob {
+                        job_id: job,
+                        organisation_id: organisation(),
+                        connection_id: connection(),
+                        requested_at: at,
+                    }));
+                    self.absorb();
+                }
+            }
+            Step::Answer { pick, fault } => self.answer(pick, fault),
+            Step::Commit => self.commit(),
+            Step::Crash => self.crash(),
+            Step::Pass { ms } => self.pass(ms),
+            Step::Respam => self.gmail.respam(self.now),
+            Step::Expire => self.gmail.floor = self.gmail.head,
+            Step::Renew => self.renew(),
+        }
+    }
+
+    /// Works off everything, with no more faults.
+    fn settle(&mut self) {
+        self.renew();
+        for _ in 0..4 {
+            self.pass(11 * 60_000);
+            self.sync(false);
+            for _ in 0..20_000 {
+                if !self.calls.is_empty() {
+                    self.answer(0, Fault::None);
+                } else if let Some(at) = self.mailbox.wake_at() {
+                    let ms = at.as_millis().saturating_sub(self.now).max(0);
+                    self.pass(ms);
+                } else {
+                    break;
+                }
+            }
+            self.commit();
+        }
+    }
+
+    fn check(&self) -> Result<(), TestCaseError> {
+        let mut once: HashMap<&MessageId, u32> = HashMap::new();
+        let mut any: HashSet<&MessageId> = HashSet::new();
+        for (id, origin) in &self.durable.discovered {
+            any.insert(id);
+            *once.entry(id).or_default() += u32::from(origin.is_once());
+        }
+        let owed_since = self.first_sync.unwrap_or(i64::MAX).saturating_sub(RULES.catch_up.as_millis());
+        for message in &self.gmail.messages {
+            let announced = any.contains(&message.id);
+            let wanted = message.labels() == [Label::new("INBOX")];
+            if wanted && message.arrived >= owed_since {
+                prop_assert!(announced, "{} is lost: arrived at {}", message.id, message.arrived);
+            }
+            if !wanted {
+                prop_assert!(!announced, "{} is {:?} and was announced", message.id, message.kind);
+            }
+            prop_assert!(once.get(&message.id).copied().unwrap_or(0) <= 1, "{} came twice", message.id);
+        }
+        for command in &self.commands {
+            if let Command::Poll(command) = command {
+                prop_assert_eq!(
+                    self.durable.ended.get(&command.job_id).copied(),
+                    Some(1),
+                    "{} ends once",
+                    command.job_id
+                );
+            }
+        }
+        prop_assert!(self.durable.ended.values().all(|ends| *ends == 1));
+        prop_assert!(self.mailbox.jobs().is_empty());
+        prop_assert!(self.durable.cursors.is_sorted(), "the cursor went back");
+        prop_assert!(self.mailbox.is_idle(), "something still waits: {:?}", self.mailbox);
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_000, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
+
+    /// Any split into pages, any crash, any order of answers, any fault: each message once, none lost, every job ends
+    /// once, the cursor never goes back.
+    #[test]
+    fn each_once_none_lost_jobs_end_and_the_cursor_never_goes_back(steps in prop::collection::vec(step(), 1..160)) {
+        let mut world = World::new();
+        for step in &steps {
+            world.step(step);
+        }
+        world.settle();
+        world.check()?;
+    }
+}
