@@ -1,5 +1,7 @@
 //! Jobs: taking them in, telling how they fare, ending them. Every job ends once.
 
+use std::sync::Arc;
+
 use super::record::{Job, Purpose};
 use super::{Action, Context, GmailJobStatusChanged, JobId, Mailbox};
 use crate::command::PollGmailConnection;
@@ -27,6 +29,12 @@ pub mod code {
 
 /// The walk of history, as jobs name it.
 pub(super) const LIVE: i64 = 0;
+
+/// The job in whose walk a message was found.
+pub(super) struct Finder {
+    pub(super) id: JobId,
+    pub(super) trace: Option<Arc<str>>,
+}
 
 /// How a job ends.
 #[derive(Debug, Clone)]
@@ -69,7 +77,7 @@ impl Mailbox {
         &mut self,
         cx: &Context<'_>,
         command: PollGmailConnection,
-        trace: Option<String>,
+        trace: Option<Arc<str>>,
         out: &mut Vec<Action>,
     ) {
         self.renew(cx, command.token_version, out);
@@ -202,6 +210,11 @@ impl Mailbox {
             detail: end.and_then(|end| end.detail.clone()),
         };
         out.push(Action::Job(status, job.trace.clone()));
+    }
+
+    /// The job in whose name a walk announces.
+    pub(super) fn finder(&self, walk: i64) -> Option<Finder> {
+        self.first_job(walk).map(|job| Finder { id: job.job_id, trace: job.trace.clone() })
     }
 
     /// The first of the jobs that a walk answers.

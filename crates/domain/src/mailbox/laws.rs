@@ -288,7 +288,7 @@ impl World {
     fn commit(&mut self) {
         for action in self.open.drain(..) {
             match action {
-                Action::Discovered(event) => self.durable.discovered.push((event.message_id, event.origin)),
+                Action::Discovered(event, _) => self.durable.discovered.push((event.message_id, event.origin)),
                 Action::Job(status, _) if status.state.is_terminal() => {
                     *self.durable.ended.entry(status.job_id).or_default() += 1;
                 }

@@ -192,7 +192,7 @@ impl Mailbox {
         live.walk.first.get_or_insert(Head { head: page.head, taken_at: at });
         live.walk.progress.pages += 1;
         live.walk.progress.records_seen += i64::try_from(page.records.len()).unwrap_or(i64::MAX);
-        let job = self.first_job(LIVE).map(|job| job.job_id);
+        let job = self.finder(LIVE);
         out.reserve(page.records.len());
         let mut rising = live.token.is_none() || live.last.is_some();
         let mut last = live.last.unwrap_or(live.start);
@@ -205,7 +205,7 @@ impl Mailbox {
                 match policy::verdict(message.labels.as_deref()) {
                     Verdict::Announce if self.announce_once(cx, key) => {
                         live.walk.progress.discovered += 1;
-                        self.announce(cx, message, Some(record.id), Origin::Live, job, out);
+                        self.announce(cx, message, Some(record.id), Origin::Live, job.as_ref(), out);
                     }
                     Verdict::Announce => live.walk.progress.duplicates_skipped += 1,
                     Verdict::Withhold => {
@@ -220,7 +220,7 @@ impl Mailbox {
                 let key = message.id.key();
                 if self.withheld.contains(key) && self.announce_once(cx, key) {
                     live.walk.progress.discovered += 1;
-                    self.announce(cx, message, Some(record.id), Origin::Live, job, out);
+                    self.announce(cx, message, Some(record.id), Origin::Live, job.as_ref(), out);
                 }
             }
         }

@@ -21,6 +21,8 @@ pub mod reply;
 mod retry;
 mod window;
 
+use std::sync::Arc;
+
 use crate::command::Command;
 use crate::event::{ConnectionState, GmailConnectionStatusChanged, GmailJobStatusChanged, GmailMessageDiscovered};
 use crate::id::{ConnectionId, EventId, HistoryId, JobId, OrganisationId, TokenVersion};
@@ -97,7 +99,7 @@ pub struct Context<'a> {
 #[derive(Debug, Clone)]
 pub enum Input {
     /// A record of `gmail.connection.poll`, with its `traceparent`.
-    Command(Command, Option<String>),
+    Command(Command, Option<Arc<str>>),
     /// What came of a call.
     Answer(CallId, Answer),
     /// The time that [`Mailbox::wake_at`] named has come.
@@ -111,10 +113,10 @@ pub enum Input {
 pub enum Action {
     /// Make this call and bring the answer back.
     Call(Call),
-    /// Announce a message.
-    Discovered(GmailMessageDiscovered),
+    /// Announce a message, under the `traceparent` of the job that found it.
+    Discovered(GmailMessageDiscovered, Option<Arc<str>>),
     /// Tell a job's state, under the job's `traceparent`.
-    Job(GmailJobStatusChanged, Option<String>),
+    Job(GmailJobStatusChanged, Option<Arc<str>>),
     /// Tell the connection's state.
     Connection(GmailConnectionStatusChanged),
     /// Write a sealed chunk of remembered ids under its own key.
@@ -378,10 +380,10 @@ impl Mailbox {
         message: MessageRef,
         history_id: Option<HistoryId>,
         origin: crate::Origin,
-        job: Option<JobId>,
+        job: Option<&Finder>,
         out: &mut Vec<Action>,
     ) {
-        out.push(Action::Discovered(GmailMessageDiscovered {
+        let event = GmailMessageDiscovered {
             event_id: EventId::of(self.connection, &message.id),
             organisation_id: self.organisation,
             connection_id: self.connection,
@@ -390,9 +392,10 @@ impl Mailbox {
             label_ids: message.labels,
             history_id,
             origin,
-            job_id: job,
+            job_id: job.map(|job| job.id),
             discovered_at: cx.now,
-        }));
+        };
+        out.push(Action::Discovered(event, job.and_then(|job| job.trace.clone())));
     }
 
     fn tell_connection(
@@ -445,4 +448,5 @@ impl Mailbox {
     }
 }
 
+use jobs::Finder;
 pub(crate) use jobs::JobEnd;

@@ -1,6 +1,8 @@
 //! What a mailbox is on the topic `gmail.connection.state`: one [`MailboxState`] under the connection's key, and any
 //! number of [`MailboxChunk`]s beside it, each under a key of its own. No record grows without a bound.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -93,7 +95,7 @@ pub struct Job {
     /// The walk that answers it: 0 is the walk of history, another number a listed window; none while it waits.
     pub walk: Option<i64>,
     /// The W3C `traceparent` under which it was asked for.
-    pub trace: Option<String>,
+    pub trace: Option<Arc<str>>,
 }
 
 /// The walk of history.

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -111,7 +112,7 @@ pub struct Call {
     /// The oldest refresh token that may still be used: a cached access token of an earlier one is not.
     pub token_version: TokenVersion,
     /// The W3C `traceparent` of the job that the call serves first.
-    pub trace: Option<String>,
+    pub trace: Option<Arc<str>>,
 }
 
 /// What is asked of Gmail.

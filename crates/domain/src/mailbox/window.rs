@@ -391,7 +391,7 @@ impl Mailbox {
         let (purpose, origin, number) = (listing.walk.purpose, listing.origin(), listing.walk.walk);
         let edge = std::mem::replace(&mut listing.edge, slice.index);
         let mut progress = listing.walk.progress;
-        let job = self.first_job(number).map(|job| job.job_id);
+        let job = self.finder(number);
         let found = slice.messages.len();
         for message in slice.messages.into_iter().rev() {
             let key = message.id.key();
@@ -412,7 +412,7 @@ impl Mailbox {
             };
             if new {
                 progress.discovered += 1;
-                self.announce(cx, message, None, origin, job, out);
+                self.announce(cx, message, None, origin, job.as_ref(), out);
             } else {
                 progress.duplicates_skipped += 1;
             }
