@@ -1,10 +1,29 @@
 //! Kafka, as Mailtide uses it: the only crate that names the client library.
+//!
+//! - [`lane`] reads, works and writes exactly once; everything else here is simple next to it.
+//! - [`Producer`] writes single records, acknowledged and once; [`Reader`] reads committed ones from given offsets.
+//! - [`topics`] names the topics, creates and checks them.
 
+mod client;
+mod cluster;
+mod error;
+mod faults;
 mod header;
 pub mod lane;
+pub mod metrics;
 mod murmur2;
+mod native;
+pub mod producer;
+pub mod reader;
 mod record;
+mod settings;
+pub mod topics;
 
+pub use error::Cause;
+pub use faults::{Fault, Faults};
 pub use header::HeaderView;
 pub use murmur2::partition_of;
+pub use producer::Producer;
+pub use reader::Reader;
 pub use record::{Headers, InputRecord, OutRecord, OwnedRecord};
+pub use settings::Settings;

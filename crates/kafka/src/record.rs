@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rdkafka::message::{Header as NativeHeader, OwnedHeaders};
+use rdkafka::message::{BorrowedMessage, Header as NativeHeader, Message, OwnedHeaders};
 
 use crate::header::HeaderView;
 
@@ -155,7 +155,19 @@ pub struct OwnedRecord {
     pub headers: Headers,
 }
 
-impl InputRecord<'_> {
+impl<'a> InputRecord<'a> {
+    /// The record as librdkafka holds it. The topic is given, so that its name need not be looked up each time.
+    pub(crate) fn of(message: &'a BorrowedMessage<'_>, topic: &'a str) -> Self {
+        Self {
+            topic,
+            partition: message.partition(),
+            offset: message.offset(),
+            timestamp: message.timestamp().to_millis(),
+            key: message.key(),
+            value: message.payload(),
+            headers: HeaderView::of(message),
+        }
+    }
     /// Copies the record, its topic's name being shared.
     pub(crate) fn to_owned_in(self, topic: &Arc<str>) -> OwnedRecord {
         OwnedRecord {

@@ -60,6 +60,17 @@ pub trait App: 'static {
     /// Whether this partition takes records now; otherwise it is paused, while polling goes on.
     fn wants_input(&self, assignment: Assignment) -> bool;
 
+    /// Whether something changed that [`App::before_commit`] has yet to put out, so that there has to be a transaction.
+    fn is_dirty(&self) -> bool {
+        false
+    }
+
+    /// A transaction is about to carry all that was put out: the time to add to it what is put out once for many
+    /// inputs, such as the state of what has changed since the last one.
+    fn before_commit(&mut self, out: &mut Outbox) {
+        let _ = out;
+    }
+
     /// All that the partition had put out is durable, and so is `next`, the input offset to go on from.
     fn committed(&mut self, assignment: Assignment, next: i64) {
         let _ = (assignment, next);

@@ -1,0 +1,82 @@
+//! Protections that can be switched off, so that tests can show what each is for.
+//!
+//! Without the cargo feature `faults`, which no release build enables, every switch is the constant `false`.
+
+/// One protection of the lane, by the damage that its absence does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The library assigns partitions by itself, without explicit offsets.
+    LibraryRebalance,
+    /// A restore reads to the stable end only, whatever hangs above it.
+    StableEndOnly,
+    /// Offsets are sent for partitions that moved only, not for all that a transaction touches.
+    MovedOffsetsOnly,
+    /// Partitions that have not moved are sent with an invalid offset.
+    InvalidOffsets,
+    /// Records are not drained before the transaction commits.
+    NoDrain,
+    /// Ownership is not checked before the transaction commits.
+    NoOwnershipCheck,
+    /// Offsets are committed by the consumer, before the transaction and outside of it.
+    OffsetsOutside,
+}
+
+/// Which protections of a lane are off.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Faults {
+    #[cfg(feature = "faults")]
+    bits: u32,
+}
+
+#[cfg(not(feature = "faults"))]
+impl Faults {
+    /// None: the feature is not compiled in.
+    pub(crate) const fn from_environment() -> Self {
+        Self {}
+    }
+
+    /// Never.
+    pub(crate) const fn has(self, _: Fault) -> bool {
+        false
+    }
+}
+
+#[cfg(feature = "faults")]
+impl Faults {
+    /// The environment variable that names faults, separated by commas, for processes under test.
+    pub const VARIABLE: &'static str = "KAFKA_FAULTS";
+
+    const NAMES: [(&'static str, Fault); 7] = [
+        ("library-rebalance", Fault::LibraryRebalance),
+        ("stable-end-only", Fault::StableEndOnly),
+        ("moved-offsets-only", Fault::MovedOffsetsOnly),
+        ("invalid-offsets", Fault::InvalidOffsets),
+        ("no-drain", Fault::NoDrain),
+        ("no-ownership-check", Fault::NoOwnershipCheck),
+        ("offsets-outside", Fault::OffsetsOutside),
+    ];
+
+    /// All that the environment names.
+    ///
+    /// # Panics
+    /// On a name that is no fault: a test that meant to break something must not pass for a typing error.
+    pub fn from_environment() -> Self {
+        let names = std::env::var(Self::VARIABLE).unwrap_or_default();
+        names.split(',').filter(|name| !name.is_empty()).fold(Self::default(), |faults, name| {
+            let known = Self::NAMES.iter().find(|(known, _)| *known == name);
+            let (_, fault) = known.unwrap_or_else(|| panic!("`{name}` in {} is no fault", Self::VARIABLE));
+            faults.with(*fault)
+        })
+    }
+
+    /// The same with this protection off, too.
+    #[must_use]
+    pub const fn with(self, fault: Fault) -> Self {
+        Self { bits: self.bits | 1 << fault as u32 }
+    }
+
+    /// Whether this protection is off.
+    pub const fn has(self, fault: Fault) -> bool {
+        self.bits & 1 << fault as u32 != 0
+    }
+}

@@ -1,0 +1,215 @@
+//! One transaction: outputs, then the input offsets they stand on, all or nothing.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::{CommitMode, Consumer};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::util::Timeout;
+use tracing::{debug, info};
+
+use crate::client::{self, Context};
+use crate::error::{Cause, Verdict, classify, is_queue_full};
+use crate::faults::{Fault, Faults};
+use crate::lane::app::Assignment;
+use crate::lane::error::Failure;
+use crate::lane::member::Member;
+use crate::lane::tuning::LaneSettings;
+use crate::native;
+use crate::record::OutRecord;
+use crate::settings::Settings;
+
+/// How often a call that may be repeated is, before the lane is dropped.
+const ATTEMPTS: u32 = 20;
+
+/// How long fencing the predecessor may take, the broker finishing its transaction included.
+const TAKE_OVER: Duration = Duration::from_secs(60);
+
+/// Why a transaction was not committed.
+#[derive(Debug)]
+pub(crate) enum Unpublished {
+    /// It was aborted; the same outputs may be published again for the assignments that still stand.
+    Aborted(String),
+    /// The lane has to be dropped.
+    Failed(Failure),
+}
+
+impl From<Failure> for Unpublished {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+/// The lane's transactional producer.
+pub(crate) struct Transactions {
+    producer: BaseProducer<Context>,
+    id: Arc<str>,
+    faults: Faults,
+}
+
+impl Transactions {
+    /// Makes the producer and takes the transactional id over: whoever had it is fenced, and what it left open aborted.
+    ///
+    /// `is_stopping` is asked between attempts, since without a broker this takes long.
+    pub(crate) fn take_over(
+        settings: &Settings,
+        lane: &LaneSettings,
+        is_stopping: impl Fn() -> bool,
+    ) -> Result<Self, Failure> {
+        let tuning = &settings.lane;
+        let id: Arc<str> =
+            format!("{}{}-{}-{}", settings.topic_prefix, lane.service, settings.instance, lane.lane).into();
+        let mut config = client::base(settings, &format!("{}-{}", lane.service, lane.lane));
+        config
+            .set("transactional.id", id.as_ref())
+            .set("transaction.timeout.ms", tuning.transaction_timeout.as_millis().to_string())
+            .set("message.timeout.ms", tuning.delivery_timeout.as_millis().to_string())
+            // librdkafka refuses more than 100 ms above the transaction's.
+            .set("socket.timeout.ms", tuning.transaction_timeout.as_millis().to_string())
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("partitioner", "murmur2_random")
+            .set("compression.type", "lz4")
+            // All records of a transaction are there at once, and the drain waits for them.
+            .set("linger.ms", "0")
+            .set("queue.buffering.max.messages", settings.queue_records.to_string())
+            .set("queue.buffering.max.kbytes", (settings.queue_bytes >> 10).to_string())
+            // While the broker finishes the previous transaction it answers "try again": these bound the wait.
+            .set("retry.backoff.ms", "1")
+            .set("retry.backoff.max.ms", "5");
+        let producer: BaseProducer<Context> = config
+            .create_with_context(Context)
+            .map_err(|error| Failure::Client { what: "lane's producer", cause: error.into() })?;
+        let this = Self { producer, id, faults: tuning.faults };
+        let deadline = Instant::now() + TAKE_OVER;
+        loop {
+            // A call that timed out goes on where it was when it is called again.
+            match this.producer.init_transactions(Duration::from_secs(2)) {
+                Ok(()) => return Ok(this),
+                Err(error) => {
+                    let may_wait = classify(&error) == Verdict::Retry || Cause::from(error.clone()).is_unreachable();
+                    if !may_wait || is_stopping() || Instant::now() >= deadline {
+                        return Err(this.failure("taking over the transactional id", error));
+                    }
+                    debug!(%error, id = %this.id, "Still taking over the transactional id");
+                    this.producer.poll(Duration::from_millis(10));
+                }
+            }
+        }
+    }
+
+    /// Publishes `records` and commits `offsets` for the group of `member`, all or nothing.
+    ///
+    /// On an abort the records may be published again; on a failure the outcome is unknown or the lane is over.
+    pub(crate) fn publish(
+        &self,
+        records: &[(Assignment, OutRecord)],
+        offsets: &TopicPartitionList,
+        member: &Member,
+    ) -> Result<(), Unpublished> {
+        if self.faults.has(Fault::OffsetsOutside) {
+            let done = member.consumer().commit(offsets, CommitMode::Sync);
+            done.map_err(|error| Failure::Call { what: "committing offsets", cause: error.into() })?;
+        }
+        self.producer.begin_transaction().map_err(|error| self.failure("beginning a transaction", error))?;
+        for (_, record) in records {
+            if let Err(error) = self.enqueue(record) {
+                return Err(self.abort(format!(
+                    "a record of {} bytes for {} was refused: {error}",
+                    record.size(),
+                    record.topic
+                )));
+            }
+        }
+        if !self.faults.has(Fault::NoDrain) {
+            // Drained here, because the binding's own flush waits in slices of 100 ms. It ends: each record is
+            // acknowledged or fails within the delivery time-out.
+            while self.producer.in_flight_count() > 0 {
+                self.producer.poll(Duration::from_millis(1));
+            }
+        }
+        // In this order: metadata that is taken while we are a member carries the generation, and fences us if that is
+        // over. Whoever is no member any more stays none until the next poll, so the check after it cannot be fooled.
+        let Some(group) = member.consumer().group_metadata() else {
+            return Err(self.abort("the group's metadata is not to be had".to_owned()));
+        };
+        if !self.faults.has(Fault::NoOwnershipCheck) {
+            if native::member_id(member.consumer()).is_none() {
+                return Err(self.abort("the lane is no member of its group any more".to_owned()));
+            }
+            if member.has_lost_assignment() {
+                return Err(self.abort("the lane's partitions were taken from it".to_owned()));
+            }
+        }
+        if !self.faults.has(Fault::OffsetsOutside) {
+            self.call("sending offsets to the transaction", || {
+                self.producer.send_offsets_to_transaction(offsets, &group, Timeout::Never)
+            })?;
+        }
+        self.call("committing the transaction", || self.producer.commit_transaction(Timeout::Never))
+    }
+
+    /// Hands one record to librdkafka, waiting for room.
+    fn enqueue(&self, record: &OutRecord) -> KafkaResult<()> {
+        let mut base = BaseRecord::<'_, [u8], [u8], ()>::to(&record.topic);
+        base.key = record.key.as_deref();
+        base.payload = record.value.as_deref();
+        base.partition = record.partition;
+        base.headers = record.headers.to_native();
+        loop {
+            match self.producer.send(base) {
+                Ok(()) => return Ok(()),
+                Err((error, back)) if is_queue_full(&error) => {
+                    // Room comes as records are acknowledged or fail, at the latest after the delivery time-out.
+                    self.producer.poll(Duration::from_millis(1));
+                    base = back;
+                }
+                Err((error, _)) => return Err(error),
+            }
+        }
+    }
+
+    /// Calls until the verdict is another than to call again.
+    fn call(&self, what: &'static str, call: impl Fn() -> KafkaResult<()>) -> Result<(), Unpublished> {
+        for attempt in 1.. {
+            let Err(error) = call() else { return Ok(()) };
+            match classify(&error) {
+                Verdict::Retry if attempt < ATTEMPTS => {
+                    debug!(%error, what, attempt, "Repeating a transactional call");
+                    self.producer.poll(Duration::from_millis(10));
+                }
+                Verdict::AbortAndRedo => return Err(self.abort(format!("{what} failed: {error}"))),
+                Verdict::Retry | Verdict::Restart => return Err(self.failure(what, error).into()),
+            }
+        }
+        unreachable!("the last attempt returns")
+    }
+
+    /// Aborts the open transaction.
+    fn abort(&self, reason: String) -> Unpublished {
+        info!(reason, id = %self.id, "Aborting a transaction");
+        for attempt in 1.. {
+            let Err(error) = self.producer.abort_transaction(Timeout::Never) else {
+                return Unpublished::Aborted(reason);
+            };
+            match classify(&error) {
+                Verdict::Retry if attempt < ATTEMPTS => self.producer.poll(Duration::from_millis(10)),
+                Verdict::Retry | Verdict::AbortAndRedo | Verdict::Restart => {
+                    return Unpublished::Failed(self.failure("aborting the transaction", error));
+                }
+            }
+        }
+        unreachable!("the last attempt returns")
+    }
+
+    fn failure(&self, what: &'static str, error: KafkaError) -> Failure {
+        let cause = Cause::from(error);
+        if cause.is_fenced() {
+            Failure::Fenced { what, transactional_id: self.id.clone(), cause }
+        } else {
+            Failure::Call { what, cause }
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! What librdkafka can tell and its binding does not ask for.
+
+use std::ffi::{CStr, CString, c_void};
+
+use rdkafka::bindings as native;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+
+/// The member id of a group consumer; none while it is no member of its group.
+///
+/// Group metadata taken while this is empty carries no generation, and a transaction commits offsets with it as if
+/// there were no group: nothing is fenced.
+#[allow(unsafe_code, reason = "the binding does not offer the member id")]
+pub(crate) fn member_id<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Option<String> {
+    let client = consumer.client().native_ptr();
+    // SAFETY: the consumer keeps its client alive; librdkafka returns null or a C string of its own that we free.
+    unsafe {
+        let text = native::rd_kafka_memberid(client);
+        if text.is_null() {
+            return None;
+        }
+        let id = CStr::from_ptr(text).to_string_lossy().into_owned();
+        native::rd_kafka_mem_free(client, text.cast::<c_void>());
+        (!id.is_empty()).then_some(id)
+    }
+}
+
+/// The end of a partition's log as of the last fetch, without asking the broker; none if it is not known yet.
+#[allow(unsafe_code, reason = "the binding only offers to ask the broker, which blocks")]
+pub(crate) fn known_end<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, partition: i32) -> Option<i64> {
+    let topic = CString::new(topic).ok()?;
+    let (mut low, mut high) = (-1_i64, -1_i64);
+    let client = consumer.client().native_ptr();
+    // SAFETY: the consumer keeps its client alive, and both numbers outlive the call.
+    let code =
+        unsafe { native::rd_kafka_get_watermark_offsets(client, topic.as_ptr(), partition, &mut low, &mut high) };
+    (code == native::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0).then_some(high)
+}

@@ -1,0 +1,207 @@
+//! Writes single records, for those who need no transaction: each is acknowledged by all replicas, and written once
+//! however often it is sent again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use metrics::Counter;
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::error::KafkaError;
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
+use rdkafka::util::Timeout;
+
+use crate::client::{self, Context};
+use crate::error::{Cause, is_queue_full};
+use crate::metrics as names;
+use crate::record::OutRecord;
+use crate::settings::Settings;
+
+/// Why a record was not written, or may not have been.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No producer could be made from the settings.
+    #[error("Making a producer for {bootstrap_servers} failed: {cause}; check the settings `kafka.*`")]
+    Client {
+        /// The brokers of the settings.
+        bootstrap_servers: String,
+        /// What librdkafka said.
+        cause: Cause,
+    },
+    /// Too much waits to be written already. The record was not taken; to try again later is safe.
+    #[error("The producer's queue is full, so a record for {topic} was refused; the brokers are too slow or away")]
+    QueueFull {
+        /// The record's topic.
+        topic: Arc<str>,
+    },
+    /// The record was not acknowledged in time. It may still have been written.
+    #[error("A record for {topic} was not acknowledged within {timeout:?}: {cause}; the brokers are too slow or away")]
+    Unacknowledged {
+        /// The record's topic.
+        topic: Arc<str>,
+        /// The setting `kafka.delivery_timeout`.
+        timeout: Duration,
+        /// What librdkafka said.
+        cause: Cause,
+    },
+    /// The record was refused for good.
+    #[error("A record of {bytes} bytes for {topic} was refused: {cause}")]
+    Refused {
+        /// The record's topic.
+        topic: Arc<str>,
+        /// The size of key, value and headers.
+        bytes: usize,
+        /// What librdkafka said.
+        cause: Cause,
+    },
+}
+
+impl Error {
+    /// Whether trying again later may help.
+    pub const fn is_transient(&self) -> bool {
+        matches!(self, Self::QueueFull { .. } | Self::Unacknowledged { .. })
+    }
+}
+
+/// Where a record was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Delivered {
+    /// The partition.
+    pub partition: i32,
+    /// The offset.
+    pub offset: i64,
+}
+
+/// An idempotent producer. Cloning it is cheap, and clones share one queue.
+#[derive(Clone)]
+pub struct Producer {
+    inner: FutureProducer<Quiet>,
+    timeout: Duration,
+    delivered: Counter,
+    failed: Counter,
+    refused: Counter,
+}
+
+/// The context of a producer that is shared between threads.
+#[derive(Clone)]
+struct Quiet;
+
+impl ClientContext for Quiet {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        client::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        Context.error(error, reason);
+    }
+}
+
+impl Producer {
+    /// A producer for the service `name`. It connects in the background.
+    ///
+    /// # Errors
+    /// When librdkafka refuses the settings.
+    pub fn new(settings: &Settings, name: &str) -> Result<Self, Error> {
+        let mut config: ClientConfig = client::base(settings, name);
+        config
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("partitioner", "murmur2_random")
+            .set("compression.type", "lz4")
+            .set("message.timeout.ms", settings.delivery_timeout.as_millis().to_string())
+            // A request that hangs is given up in time for the record to be sent again.
+            .set("socket.timeout.ms", settings.delivery_timeout.as_millis().to_string())
+            // A caller waits for each record, so nothing is held back for company. Under load batches form anyway,
+            // while earlier requests are under way.
+            .set("linger.ms", "0")
+            .set("queue.buffering.max.messages", settings.queue_records.to_string())
+            .set("queue.buffering.max.kbytes", (settings.queue_bytes >> 10).to_string())
+            .set("retry.backoff.ms", "20")
+            .set("retry.backoff.max.ms", "200");
+        let inner = config.create_with_context(Quiet).map_err(|error| Error::Client {
+            bootstrap_servers: settings.bootstrap_servers.clone(),
+            cause: error.into(),
+        })?;
+        let counter = |outcome: &'static str| metrics::counter!(names::PRODUCED, "outcome" => outcome);
+        Ok(Self {
+            inner,
+            timeout: settings.delivery_timeout,
+            delivered: counter("delivered"),
+            failed: counter("failed"),
+            refused: counter("refused"),
+        })
+    }
+
+    /// Writes a record and waits until all replicas have it, at most for `kafka.delivery_timeout`.
+    ///
+    /// Dropping the future does not take the record back.
+    ///
+    /// # Errors
+    /// [`Error::QueueFull`] at once when too much waits already; [`Error::Unacknowledged`] when the brokers are away.
+    pub async fn send(&self, record: &OutRecord) -> Result<Delivered, Error> {
+        let waiting = self.enqueue(record).inspect_err(|_| self.refused.increment(1))?;
+        let answer = match waiting.await {
+            Ok(Ok(delivered)) => Ok(Delivered { partition: delivered.partition, offset: delivered.offset }),
+            Ok(Err((error, _))) => Err(self.undelivered(record, error)),
+            // The producer was closed with the record in its queue.
+            Err(_) => Err(self.undelivered(record, KafkaError::Canceled)),
+        };
+        match &answer {
+            Ok(_) => self.delivered.increment(1),
+            Err(_) => self.failed.increment(1),
+        }
+        answer
+    }
+
+    fn enqueue(&self, record: &OutRecord) -> Result<rdkafka::producer::future_producer::DeliveryFuture, Error> {
+        let native = FutureRecord::<'_, [u8], [u8]> {
+            topic: &record.topic,
+            partition: record.partition,
+            payload: record.value.as_deref(),
+            key: record.key.as_deref(),
+            timestamp: None,
+            headers: record.headers.to_native(),
+        };
+        self.inner.send_result(native).map_err(|(error, _)| {
+            let topic = record.topic.clone();
+            if is_queue_full(&error) {
+                Error::QueueFull { topic }
+            } else {
+                Error::Refused { topic, bytes: record.size(), cause: error.into() }
+            }
+        })
+    }
+
+    fn undelivered(&self, record: &OutRecord, error: KafkaError) -> Error {
+        let topic = record.topic.clone();
+        let cause = Cause::from(error);
+        if cause.is_permanent() {
+            let bytes = [&record.key, &record.value].into_iter().flatten().map(Bytes::len).sum();
+            Error::Refused { topic, bytes, cause }
+        } else {
+            Error::Unacknowledged { topic, timeout: self.timeout, cause }
+        }
+    }
+
+    /// How many records wait to be acknowledged.
+    pub fn in_flight(&self) -> usize {
+        usize::try_from(self.inner.in_flight_count()).unwrap_or_default()
+    }
+
+    /// Waits until all that was sent is acknowledged or has failed, at most for `kafka.delivery_timeout`. A producer
+    /// that is dropped without this throws away what it has.
+    pub async fn flush(&self) {
+        let (inner, timeout) = (self.inner.clone(), self.timeout);
+        let flushed = tokio::task::spawn_blocking(move || inner.flush(Timeout::After(timeout))).await;
+        if let Ok(Err(error)) = flushed {
+            tracing::warn!(%error, "Records were left unacknowledged at the end");
+        }
+    }
+}
+
+impl std::fmt::Debug for Producer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Producer").field("in_flight", &self.in_flight()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,271 @@
+//! The topics: their names, their settings, and how they come to be.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::config::ClientConfig;
+use rdkafka::error::RDKafkaErrorCode;
+
+use crate::client::{self, Context};
+use crate::error::Cause;
+use crate::settings::Settings;
+
+/// How long creating or looking up topics may take, brokers included.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+const HOUR: i64 = 3_600_000;
+const DAY: i64 = 24 * HOUR;
+
+/// A topic of Mailtide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Topic {
+    /// Commands, by connection.
+    Poll,
+    /// The poller's own state, by connection; compacted.
+    State,
+    /// New messages, by connection.
+    Discovered,
+    /// What the messages are, by connection.
+    Fetched,
+    /// Jobs, by job.
+    JobStatus,
+    /// Connections, by connection; compacted.
+    ConnectionStatus,
+    /// What could not be worked on, keyed as in its source.
+    DeadLetter,
+}
+
+impl Topic {
+    /// Every topic.
+    pub const ALL: [Self; 7] = [
+        Self::Poll,
+        Self::State,
+        Self::Discovered,
+        Self::Fetched,
+        Self::JobStatus,
+        Self::ConnectionStatus,
+        Self::DeadLetter,
+    ];
+
+    /// The topics that a connection's key sends to the same partition in each: they must have as many partitions.
+    pub const CO_PARTITIONED: [Self; 5] =
+        [Self::Poll, Self::State, Self::Discovered, Self::Fetched, Self::ConnectionStatus];
+
+    /// The name without a prefix.
+    pub const fn base_name(self) -> &'static str {
+        match self {
+            Self::Poll => "gmail.connection.poll",
+            Self::State => "gmail.connection.state",
+            Self::Discovered => "gmail.message.discovered",
+            Self::Fetched => "gmail.message.fetched",
+            Self::JobStatus => "gmail.job.status",
+            Self::ConnectionStatus => "gmail.connection.status",
+            Self::DeadLetter => "gmail.dead.letter",
+        }
+    }
+
+    /// The topic of this name without a prefix.
+    pub fn from_base_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|topic| topic.base_name() == name)
+    }
+
+    /// The topic's settings, where they differ from a broker's defaults.
+    pub fn config(self) -> Vec<(&'static str, String)> {
+        let retained =
+            |days: i64| vec![("cleanup.policy", "delete".to_owned()), ("retention.ms", (days * DAY).to_string())];
+        match self {
+            Self::Poll => retained(7),
+            // Replays reach back as far as this.
+            Self::Discovered | Self::Fetched => retained(365),
+            Self::JobStatus | Self::DeadLetter => retained(30),
+            Self::ConnectionStatus => vec![("cleanup.policy", "compact".to_owned())],
+            // Small segments that close soon and are cleaned early: restoring reads the whole partition, and all of
+            // it that compaction has not reached is read for nothing.
+            Self::State => vec![
+                ("cleanup.policy", "compact".to_owned()),
+                ("segment.bytes", (64 << 20).to_string()),
+                ("segment.ms", HOUR.to_string()),
+                ("min.cleanable.dirty.ratio", "0.1".to_owned()),
+                ("max.compaction.lag.ms", (2 * HOUR).to_string()),
+            ],
+        }
+    }
+}
+
+/// The topics' full names, prefix included.
+#[derive(Debug, Clone)]
+pub struct Topics {
+    names: BTreeMap<Topic, Arc<str>>,
+}
+
+impl Topics {
+    /// The names under this prefix.
+    pub fn new(prefix: &str) -> Self {
+        let name = |topic: Topic| (topic, format!("{prefix}{}", topic.base_name()).into());
+        Self { names: Topic::ALL.into_iter().map(name).collect() }
+    }
+
+    /// A topic's full name.
+    pub fn name(&self, topic: Topic) -> &Arc<str> {
+        self.names.get(&topic).expect("every topic is named at construction")
+    }
+}
+
+/// Why topics are not as they should be.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No client could be made from the settings.
+    #[error("Making a Kafka client for {bootstrap_servers} failed: {cause}; check the settings `kafka.*`")]
+    Client {
+        /// The brokers of the settings.
+        bootstrap_servers: String,
+        /// What librdkafka said.
+        cause: Cause,
+    },
+    /// The brokers did not do as they were asked.
+    #[error("{action} at {bootstrap_servers} failed: {cause}; check that the brokers can be reached and allow it")]
+    Request {
+        /// What was asked.
+        action: &'static str,
+        /// The brokers of the settings.
+        bootstrap_servers: String,
+        /// What librdkafka said.
+        cause: Cause,
+    },
+    /// The brokers refused to create a topic.
+    #[error("Creating the topic {topic} was refused: {reason}")]
+    Refused {
+        /// The full name.
+        topic: Arc<str>,
+        /// The broker's reason.
+        reason: String,
+    },
+    /// Topics are missing, or not ready in time.
+    #[error("These topics are missing or have no leader: {}; create them with `mailtide topics create`", .0.join(", "))]
+    Missing(Vec<String>),
+    /// Two topics that must agree do not.
+    #[error(
+        "The topic {left} has {left_partitions} partitions and {right} has {right_partitions}, but they must have \
+         equally many: a connection's key has to lead to the same partition of both"
+    )]
+    CoPartitioning {
+        /// A topic's full name.
+        left: Arc<str>,
+        /// Its partitions.
+        left_partitions: i32,
+        /// Another's.
+        right: Arc<str>,
+        /// Its partitions.
+        right_partitions: i32,
+    },
+}
+
+/// Creates those of `topics` that are missing and waits until the brokers show them all. Creators may run at once.
+///
+/// # Errors
+/// When a broker cannot be reached, refuses, or the topics are not ready within 30 s.
+pub async fn create(settings: &Settings, topics: &Topics, which: &[Topic]) -> Result<(), Error> {
+    let admin = admin(settings)?;
+    let shown = look_up(settings, topics, which).await?;
+    let missing: Vec<Topic> = which.iter().copied().filter(|topic| !shown.contains_key(topic)).collect();
+    if !missing.is_empty() {
+        let configs: Vec<_> = missing.iter().map(|topic| (*topic, topic.config())).collect();
+        let specs: Vec<NewTopic<'_>> = configs
+            .iter()
+            .map(|(topic, config)| {
+                let replication = TopicReplication::Fixed(settings.replication_factor);
+                let spec = NewTopic::new(topics.name(*topic), settings.partitions, replication);
+                config.iter().fold(spec, |spec, (key, value)| spec.set(key, value))
+            })
+            .collect();
+        let options = AdminOptions::new().request_timeout(Some(DEADLINE)).operation_timeout(Some(DEADLINE));
+        let answers = admin.create_topics(&specs, &options).await.map_err(|error| Error::Request {
+            action: "Creating topics",
+            bootstrap_servers: settings.bootstrap_servers.clone(),
+            cause: error.into(),
+        })?;
+        for answer in answers {
+            match answer {
+                // Somebody else was quicker.
+                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((topic, code)) => {
+                    return Err(Error::Refused { topic: topic.into(), reason: code.to_string() });
+                }
+            }
+        }
+    }
+    wait_until_shown(settings, topics, which).await
+}
+
+/// Checks that `which` topics are there and that those of them that are co-partitioned have equally many partitions.
+///
+/// # Errors
+/// When they are not, or a broker cannot be reached.
+pub async fn check(settings: &Settings, topics: &Topics, which: &[Topic]) -> Result<(), Error> {
+    let shown = look_up(settings, topics, which).await?;
+    let missing: Vec<String> =
+        which.iter().filter(|topic| !shown.contains_key(topic)).map(|topic| topics.name(*topic).to_string()).collect();
+    if !missing.is_empty() {
+        return Err(Error::Missing(missing));
+    }
+    let mut counted = Topic::CO_PARTITIONED.iter().filter_map(|topic| shown.get(topic).map(|count| (*topic, *count)));
+    let Some((left, left_partitions)) = counted.next() else { return Ok(()) };
+    match counted.find(|(_, count)| *count != left_partitions) {
+        None => Ok(()),
+        Some((right, right_partitions)) => Err(Error::CoPartitioning {
+            left: topics.name(left).clone(),
+            left_partitions,
+            right: topics.name(right).clone(),
+            right_partitions,
+        }),
+    }
+}
+
+async fn wait_until_shown(settings: &Settings, topics: &Topics, which: &[Topic]) -> Result<(), Error> {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let shown = look_up(settings, topics, which).await?;
+        let missing: Vec<String> = which
+            .iter()
+            .filter(|topic| !shown.contains_key(topic))
+            .map(|topic| topics.name(*topic).to_string())
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return Err(Error::Missing(missing));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// The partition counts of those of `which` topics that exist and whose partitions all have a leader.
+async fn look_up(settings: &Settings, topics: &Topics, which: &[Topic]) -> Result<BTreeMap<Topic, i32>, Error> {
+    let admin = admin(settings)?;
+    let bootstrap_servers = settings.bootstrap_servers.clone();
+    let metadata = tokio::task::spawn_blocking(move || admin.inner().fetch_metadata(None, DEADLINE))
+        .await
+        .expect("fetching metadata does not panic")
+        .map_err(|error| Error::Request { action: "Looking up topics", bootstrap_servers, cause: error.into() })?;
+    let wanted: BTreeMap<&str, Topic> = which.iter().map(|topic| (topics.name(*topic).as_ref(), *topic)).collect();
+    Ok(metadata
+        .topics()
+        .iter()
+        .filter(|shown| shown.error().is_none() && !shown.partitions().is_empty())
+        .filter(|shown| shown.partitions().iter().all(|partition| partition.leader() >= 0))
+        .filter_map(|shown| {
+            let count = i32::try_from(shown.partitions().len()).expect("a partition's number is an i32");
+            wanted.get(shown.name()).map(|topic| (*topic, count))
+        })
+        .collect())
+}
+
+fn admin(settings: &Settings) -> Result<AdminClient<Context>, Error> {
+    let config: ClientConfig = client::base(settings, "admin");
+    config
+        .create_with_context(Context)
+        .map_err(|error| Error::Client { bootstrap_servers: settings.bootstrap_servers.clone(), cause: error.into() })
+}
