@@ -1,0 +1,288 @@
+//! Worked examples of every record: one with everything in it, one with nothing that can be left out. The golden bytes
+//! of the published schemas are made from them.
+
+use bytes::Bytes;
+use domain::mailbox::record::{
+    ChunkKind, Head, Job, LiveWalk, MailboxChunk, MailboxState, NeedsReauth, Purpose, Quarantine, Tail, WindowWalk,
+};
+use domain::mailbox::reply::Label;
+use domain::{
+    CancelJob, ConnectionId, ConnectionState, Duration, EventId, ForgetConnection, GmailConnectionStatusChanged,
+    GmailJobStatusChanged, GmailMessageDiscovered, HistoryId, JobId, JobState, Lane, MessageId, OrganisationId, Origin,
+    PollGmailConnection, Progress, Timestamp, TokenVersion, Trigger, Window,
+};
+use uuid::Uuid;
+
+use crate::{Record, encode};
+
+const ORGANISATION: OrganisationId =
+    OrganisationId::from_uuid(Uuid::from_u128(0x0194_c3a0_1111_7000_8000_0a0b_0c0d_0e0f));
+const CONNECTION: ConnectionId = ConnectionId::from_uuid(Uuid::from_u128(0x0194_c3a0_2222_7000_8000_1a1b_1c1d_1e1f));
+const JOB: JobId = JobId::from_uuid(Uuid::from_u128(0x0194_c3a0_3333_7000_8000_2a2b_2c2d_2e2f));
+
+/// 2026-02-03T04:05:06.789Z, and `ms` milliseconds more.
+const fn at(ms: i64) -> Timestamp {
+    Timestamp::from_millis(1_770_091_506_789 + ms)
+}
+
+const WINDOW: Window = Window { since: at(-86_400_000), until: at(0) };
+
+/// The frames of a record's examples, each with a name.
+pub fn frames(record: Record) -> Vec<(&'static str, Bytes)> {
+    match record {
+        Record::PollGmailConnection => vec![("backfill", encode(&backfill())), ("sync", encode(&sync()))],
+        Record::CancelJob => vec![("cancel", encode(&cancel()))],
+        Record::ForgetConnection => vec![("forget", encode(&forget()))],
+        Record::GmailMessageDiscovered => {
+            vec![("from history", encode(&from_history())), ("from a listing", encode(&from_listing()))]
+        }
+        Record::GmailJobStatusChanged => vec![("failed", encode(&failed())), ("queued", encode(&queued()))],
+        Record::GmailConnectionStatusChanged => {
+            vec![("needs consent", encode(&needs_consent())), ("new", encode(&new_connection()))]
+        }
+        Record::MailboxState => vec![("busy", encode(&busy_mailbox())), ("new", encode(&new_mailbox()))],
+        Record::MailboxChunk => vec![("withheld", encode(&chunk()))],
+    }
+}
+
+/// A command that asks for a window.
+pub fn backfill() -> PollGmailConnection {
+    PollGmailConnection { trigger: Trigger::Backfill, window: Some(WINDOW), ..sync() }
+}
+
+/// A command that asks for a sync.
+pub fn sync() -> PollGmailConnection {
+    PollGmailConnection {
+        job_id: JOB,
+        organisation_id: ORGANISATION,
+        connection_id: CONNECTION,
+        trigger: Trigger::Api,
+        window: None,
+        token_version: TokenVersion(3),
+        requested_at: at(0),
+        deadline: at(3_600_000),
+    }
+}
+
+/// A command that ends a job.
+pub fn cancel() -> CancelJob {
+    CancelJob { job_id: JOB, organisation_id: ORGANISATION, connection_id: CONNECTION, requested_at: at(0) }
+}
+
+/// A command that ends a connection.
+pub fn forget() -> ForgetConnection {
+    ForgetConnection { organisation_id: ORGANISATION, connection_id: CONNECTION, requested_at: at(0) }
+}
+
+/// A message that a history record named.
+pub fn from_history() -> GmailMessageDiscovered {
+    GmailMessageDiscovered {
+        label_ids: Some(["INBOX", "UNREAD", "Label_7"].map(Label::new).into()),
+        history_id: Some(HistoryId::new(u64::MAX)),
+        origin: Origin::Live,
+        job_id: Some(JOB),
+        ..from_listing()
+    }
+}
+
+/// A message that a listing named.
+pub fn from_listing() -> GmailMessageDiscovered {
+    let message = MessageId::new("18d1c0ffee001234");
+    GmailMessageDiscovered {
+        event_id: EventId::of(CONNECTION, &message),
+        organisation_id: ORGANISATION,
+        connection_id: CONNECTION,
+        message_id: message,
+        thread_id: MessageId::new("18d1c0ffee000000"),
+        label_ids: None,
+        history_id: None,
+        origin: Origin::CatchUp,
+        job_id: None,
+        discovered_at: at(1_234),
+    }
+}
+
+/// A job that ended without what it was asked for.
+pub fn failed() -> GmailJobStatusChanged {
+    GmailJobStatusChanged {
+        trigger: Trigger::Backfill,
+        state: JobState::Failed,
+        step: 5,
+        progress: Progress {
+            pages: 7,
+            records_seen: 3_211,
+            discovered: 2_900,
+            duplicates_skipped: 300,
+            withheld: 10,
+            dead_lettered: 1,
+            quota_units: 35,
+            window: Some(WINDOW),
+            lane: Some(Lane::Backfill),
+        },
+        started_at: Some(at(20)),
+        ended_at: Some(at(60_000)),
+        at: at(60_001),
+        code: Some("Gmail.ReauthRequired".into()),
+        detail: Some("The grant was revoked; connect the mailbox again to go on".into()),
+        ..queued()
+    }
+}
+
+/// A job that was accepted just now.
+pub fn queued() -> GmailJobStatusChanged {
+    GmailJobStatusChanged {
+        job_id: JOB,
+        organisation_id: ORGANISATION,
+        connection_id: CONNECTION,
+        trigger: Trigger::Schedule,
+        state: JobState::Queued,
+        step: 0,
+        progress: Progress::default(),
+        requested_at: at(0),
+        started_at: None,
+        ended_at: None,
+        deadline: at(3_600_000),
+        at: at(1),
+        code: None,
+        detail: None,
+    }
+}
+
+/// A connection whose grant is gone.
+pub fn needs_consent() -> GmailConnectionStatusChanged {
+    GmailConnectionStatusChanged {
+        status: ConnectionState::NeedsReauth,
+        step: 12,
+        last_history_id: Some(HistoryId::new(9_007_199_254_740_993)),
+        last_synced_at: Some(at(-43_200_000)),
+        code: Some("Gmail.ReauthRequired".into()),
+        ..new_connection()
+    }
+}
+
+/// A connection that was never synced.
+pub fn new_connection() -> GmailConnectionStatusChanged {
+    GmailConnectionStatusChanged {
+        organisation_id: ORGANISATION,
+        connection_id: CONNECTION,
+        status: ConnectionState::Active,
+        step: 1,
+        last_history_id: None,
+        last_synced_at: None,
+        token_version: TokenVersion(3),
+        code: None,
+        at: at(0),
+    }
+}
+
+/// A mailbox with everything under way that can be.
+pub fn busy_mailbox() -> MailboxState {
+    let head = Head { head: HistoryId::new(9_007_199_254_740_993), taken_at: at(-600_000) };
+    let tail = |first: u8| Tail {
+        ids: (first..first + 32).collect::<Vec<u8>>().into(),
+        minutes: Bytes::from_static(&[1, 194, 11, 1, 1, 194, 11, 2]),
+    };
+    MailboxState {
+        absorbed: 4_711,
+        step: 42,
+        next_chunk: 3,
+        next_walk: 9,
+        needs_reauth: Some(NeedsReauth {
+            token_version: TokenVersion(2),
+            cause: "invalid_grant".into(),
+            at: at(-60_000),
+        }),
+        heads: vec![head, Head { taken_at: at(-1), ..head }],
+        reached_at: Some(at(-120_000)),
+        last_synced: Some(head),
+        jobs: vec![
+            Job {
+                job_id: JOB,
+                trigger: Trigger::Api,
+                requested_at: at(0),
+                deadline: at(3_600_000),
+                started_at: Some(at(20)),
+                walk: Some(0),
+                trace: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
+            },
+            Job {
+                job_id: JobId::derived(CONNECTION, "gap/8"),
+                trigger: Trigger::Gap,
+                requested_at: at(1),
+                deadline: at(604_800_000),
+                started_at: None,
+                walk: None,
+                trace: None,
+            },
+        ],
+        live: Some(LiveWalk {
+            pinning: true,
+            first: Some(head),
+            checkpoint: Some(HistoryId::new(9_007_199_254_740_994)),
+            page_size: 500,
+            failures: 2,
+            attempts: 1,
+            not_before: Some(at(1_000)),
+            progress: failed().progress,
+        }),
+        windows: vec![WindowWalk {
+            walk: 8,
+            purpose: Purpose::Gap,
+            window: WINDOW,
+            position: at(-43_200_000),
+            slice: Duration::from_minutes(30),
+            settling: true,
+            failures: 0,
+            attempts: 0,
+            not_before: None,
+            progress: Progress { lane: None, window: None, ..failed().progress },
+        }],
+        seen: tail(0),
+        withheld: tail(32),
+        rescued: tail(64),
+        ended: tail(96),
+        quarantine: Some(Quarantine {
+            reason: "the state did not decode".into(),
+            at: at(2),
+            bytes: Bytes::from_static(&[0, 1, 2, 255]),
+        }),
+        ..new_mailbox()
+    }
+}
+
+/// A mailbox that no command has reached.
+pub fn new_mailbox() -> MailboxState {
+    MailboxState {
+        connection_id: CONNECTION,
+        organisation_id: ORGANISATION,
+        partitions: 12,
+        absorbed: 0,
+        step: 0,
+        next_chunk: 0,
+        next_walk: 1,
+        token_version: TokenVersion(3),
+        needs_reauth: None,
+        heads: Vec::new(),
+        reached_at: None,
+        last_synced: None,
+        jobs: Vec::new(),
+        live: None,
+        windows: Vec::new(),
+        seen: Tail::default(),
+        withheld: Tail::default(),
+        rescued: Tail::default(),
+        ended: Tail::default(),
+        quarantine: None,
+    }
+}
+
+/// Two ids that a mailbox remembers.
+pub fn chunk() -> MailboxChunk {
+    MailboxChunk {
+        connection_id: CONNECTION,
+        kind: ChunkKind::Withheld,
+        number: 2,
+        ids: (0..32).collect::<Vec<u8>>().into(),
+        newest_minute: 29_501_525,
+    }
+}

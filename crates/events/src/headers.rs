@@ -1,0 +1,67 @@
+//! Kafka headers: CloudEvents in binary content mode
+//! (<https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md>) and the trace.
+
+use bytes::Bytes;
+use domain::Timestamp;
+
+use crate::json::rfc3339;
+use crate::{Event, TraceParent};
+
+/// Headers of one record, in the order in which they are written.
+pub type Headers = Vec<(&'static str, Bytes)>;
+
+/// The version of CloudEvents that we speak.
+pub const SPEC_VERSION: &str = "ce_specversion";
+/// Names the event; with the source it names it for good.
+pub const ID: &str = "ce_id";
+/// Who says so: a URI.
+pub const SOURCE: &str = "ce_source";
+/// What kind of event it is.
+pub const TYPE: &str = "ce_type";
+/// When it happened, in RFC 3339.
+pub const TIME: &str = "ce_time";
+/// What the value is; by the binding's rule without the prefix.
+pub const CONTENT_TYPE: &str = "content-type";
+/// The trace that the record belongs to.
+pub const TRACE_PARENT: &str = "traceparent";
+/// On commands: the job to fail when the value does not decode.
+pub const JOB_ID: &str = "jobId";
+/// On commands: the tenant of that job.
+pub const ORGANISATION_ID: &str = "organisationId";
+
+/// What all records of one page or one job have in common; made once for them all, because making it allocates.
+#[derive(Debug, Clone)]
+pub struct Envelope {
+    source: &'static str,
+    time: Bytes,
+    trace_parent: Bytes,
+}
+
+impl Envelope {
+    /// An envelope for records that `source` (a URI, such as `urn:mailtide:poller`) writes at `at` as part of a trace.
+    pub fn new(source: &'static str, at: Timestamp, trace: TraceParent) -> Self {
+        // The format ends with the year 9999; whatever lies beyond is a broken clock, and is written as that year's end.
+        const LAST: &str = "9999-12-30T22:00:00.999Z";
+        let time = rfc3339(at).map_or_else(|| Bytes::from_static(LAST.as_bytes()), Bytes::from);
+        Self { source, time, trace_parent: trace.to_string().into() }
+    }
+
+    /// The headers of `record`, whose frame is `frame`.
+    pub fn headers<T: Event>(&self, record: &T, frame: &Bytes) -> Headers {
+        let mut headers = Vec::with_capacity(9);
+        headers.extend([
+            (SPEC_VERSION, Bytes::from_static(b"1.0")),
+            (ID, record.event_id(frame)),
+            (SOURCE, Bytes::from_static(self.source.as_bytes())),
+            (TYPE, Bytes::from_static(T::TYPE.as_bytes())),
+            (TIME, self.time.clone()),
+            (CONTENT_TYPE, Bytes::from_static(b"application/avro")),
+            (TRACE_PARENT, self.trace_parent.clone()),
+        ]);
+        if let Some((job, organisation)) = record.job_to_fail() {
+            headers.push((JOB_ID, job.to_string().into()));
+            headers.push((ORGANISATION_ID, organisation.to_string().into()));
+        }
+        headers
+    }
+}
