@@ -1,1 +1,122 @@
-//! To be written.
+//! The REST surface: takes requests for syncs, tells how jobs fare, and describes itself.
+//!
+//! It writes commands to `gmail.connection.poll` and rows of jobs just accepted to Postgres, and reads API keys,
+//! connections and jobs from there. It never talks to Gmail and never waits for a job.
+
+mod api;
+mod app;
+mod body;
+mod guard;
+mod known;
+mod metrics;
+mod problem;
+mod rows;
+mod server;
+mod settings;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use kafka::Producer;
+use kafka::topics::{Topic, Topics};
+use runtime::Shutdown;
+use runtime::health::{Check, Health};
+use store::Store;
+use tokio::net::TcpListener;
+
+pub use settings::Settings;
+
+use crate::app::App;
+use crate::guard::Guard;
+use crate::server::Limits;
+
+/// How often readiness is looked at anew.
+const READINESS: Duration = Duration::from_secs(2);
+
+/// The service, bound to its address and ready to serve.
+pub struct Ingress {
+    listener: TcpListener,
+    router: axum::Router,
+    limits: Limits,
+    store: Store,
+    ready: Check,
+}
+
+impl Ingress {
+    /// Brings topics and schema up to date and binds the address.
+    ///
+    /// # Errors
+    /// When Kafka or Postgres cannot be reached or are not as they should be, or the address cannot be bound.
+    pub async fn start(settings: &Settings, health: &Health) -> anyhow::Result<Self> {
+        let ready = health.readiness("ingress");
+        let topics = Topics::new(&settings.kafka.topic_prefix);
+        kafka::topics::create(&settings.kafka, &topics, &Topic::ALL).await?;
+        kafka::topics::check(&settings.kafka, &topics, &Topic::ALL).await?;
+        let store = Store::connect(&settings.store)?;
+        store.migrate().await?;
+        let producer = Producer::new(&settings.kafka, "ingress")?;
+        let commands = topics.name(Topic::Poll).clone();
+        let app = Arc::new(App::new(settings, producer, commands, store.clone()));
+        let guard = Guard::new(settings.max_in_flight, settings.request_timeout);
+        let listener = TcpListener::bind(settings.listen)
+            .await
+            .with_context(|| format!("binding the API to {}; choose another by ingress.listen", settings.listen))?;
+        Ok(Self {
+            listener,
+            router: api::router(app, &settings.api_key_header, guard),
+            limits: Limits {
+                connections: settings.max_connections,
+                header_timeout: settings.header_timeout,
+                drain: settings.drain_timeout,
+            },
+            store,
+            ready,
+        })
+    }
+
+    /// Where the API listens.
+    ///
+    /// # Errors
+    /// When the system cannot tell.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until shutdown is asked for; then lets requests under way end, for at most `ingress.drain_timeout`.
+    ///
+    /// # Errors
+    /// None that would end it; the signature is that of every service.
+    pub async fn serve(self, shutdown: Shutdown) -> anyhow::Result<()> {
+        tracing::info!(address = %self.address()?, "API open");
+        let watch = tokio::spawn(watch_readiness(self.ready, self.store, shutdown.clone()));
+        server::serve(self.listener, self.router, self.limits, shutdown).await;
+        watch.abort();
+        Ok(())
+    }
+}
+
+/// Starts the service and runs it to its end.
+///
+/// # Errors
+/// As [`Ingress::start`].
+pub async fn run(settings: Settings, health: Health, shutdown: Shutdown) -> anyhow::Result<()> {
+    Ingress::start(&settings, &health).await?.serve(shutdown).await
+}
+
+/// Ready while Postgres answers, and not once the end has begun. Kafka is left out: without it the job reads still
+/// work, and the sync call says for itself that it does not.
+async fn watch_readiness(ready: Check, store: Store, shutdown: Shutdown) {
+    while !shutdown.is_requested() {
+        match store.ping().await {
+            Ok(()) => ready.pass(),
+            Err(error) => ready.fail(error.to_string()),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(READINESS) => {}
+            () = shutdown.requested() => {}
+        }
+    }
+    ready.fail("stopping");
+}

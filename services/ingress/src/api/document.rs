@@ -1,0 +1,169 @@
+//! The API's own description: OpenAPI 3.1, generated from the handlers, committed as `openapi.json`, and served.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::HeaderName;
+use serde_json::Value;
+use std::sync::Arc;
+use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, SchemaType, Type};
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
+use utoipa::openapi::{RefOr, Schema, Server};
+use utoipa::{OpenApi, PartialSchema, ToSchema};
+
+/// What a refusal or failure looks like (RFC 9457), with the schema that the API's owner published for it.
+pub(super) struct ProblemDetails;
+
+impl PartialSchema for ProblemDetails {
+    fn schema() -> RefOr<Schema> {
+        let text = || ObjectBuilder::new().schema_type(SchemaType::Array(vec![Type::Null, Type::String]));
+        let status = ObjectBuilder::new()
+            .schema_type(SchemaType::Array(vec![Type::Null, Type::Integer, Type::String]))
+            .pattern(Some(r"^-?(?:0|[1-9]\d*)$"))
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int32)));
+        ObjectBuilder::new()
+            .property("type", text())
+            .property("title", text())
+            .property("status", status)
+            .property("detail", text())
+            .property("instance", text())
+            .into()
+    }
+}
+
+impl ToSchema for ProblemDetails {}
+
+/// The answer to a request that started a job, with the schema that the API's owner published for it.
+pub(super) struct SyncStartedResponse;
+
+impl PartialSchema for SyncStartedResponse {
+    fn schema() -> RefOr<Schema> {
+        let id =
+            ObjectBuilder::new().schema_type(Type::String).format(Some(SchemaFormat::KnownFormat(KnownFormat::Uuid)));
+        ObjectBuilder::new().required("jobId").property("jobId", id).into()
+    }
+}
+
+impl ToSchema for SyncStartedResponse {}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Mailtide",
+        description = "Starts syncs of Gmail mailboxes and tells how they fare. Authenticate with the API key of your organisation.",
+        version = "v1",
+    ),
+    paths(super::sync::sync, super::jobs::job, openapi),
+    tags((name = "Gmail", description = "Connected mailboxes"), (name = "Jobs", description = "What was asked for, and how far it is")),
+)]
+struct Document;
+
+/// The document, with `header` as the header of the API key.
+pub(super) fn document(header: &HeaderName) -> utoipa::openapi::OpenApi {
+    let mut document = Document::openapi();
+    document.servers = Some(vec![Server::new("/")]);
+    let key = ApiKeyValue::with_description(header.as_str(), "An API key of your organisation");
+    document
+        .components
+        .get_or_insert_default()
+        .add_security_scheme("ApiKey", SecurityScheme::ApiKey(ApiKey::Header(key)));
+    document
+}
+
+/// Describes this API.
+#[utoipa::path(
+    get,
+    path = "/openapi.json",
+    operation_id = "getOpenApi",
+    summary = "Describe this API",
+    responses((status = 200, description = "This document", body = Object)),
+)]
+pub(super) async fn openapi(State(document): State<Arc<Value>>) -> Json<Arc<Value>> {
+    Json(document)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const COMMITTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi.json");
+
+    fn ours() -> Value {
+        serde_json::to_value(document(&HeaderName::from_static("x-dolfin-api-key"))).unwrap()
+    }
+
+    /// `MAILTIDE_UPDATE_GOLDEN=1 cargo test -p ingress` writes it anew.
+    #[test]
+    fn the_committed_document_is_what_the_handlers_say() {
+        let ours = ours();
+        if std::env::var_os("MAILTIDE_UPDATE_GOLDEN").is_some() {
+            std::fs::write(COMMITTED, serde_json::to_string_pretty(&ours).unwrap() + "\n").unwrap();
+        }
+        let committed: Value = serde_json::from_str(&std::fs::read_to_string(COMMITTED).unwrap()).unwrap();
+        assert!(
+            ours == committed,
+            "openapi.json is not what the handlers say; write it anew with MAILTIDE_UPDATE_GOLDEN=1"
+        );
+    }
+
+    /// What the API's owner published for this call: every word of it is in our document.
+    #[test]
+    fn the_published_contract_stands_in_it() {
+        let ours = ours();
+        assert!(ours["openapi"].as_str().unwrap().starts_with("3.1."));
+        let published = json!({
+            "tags": ["Gmail"],
+            "summary": "Trigger a Gmail sync",
+            "description": "Publishes a PollGmailConnection message so the background consumer walks Gmail's history since LastHistoryId (or falls back to a 24-hour catch-up window). Same pipeline runs on the 12-hour scheduler.",
+            "parameters": [{"name": "id", "in": "path", "required": true, "schema": {"type": "string", "format": "uuid"}}],
+            "responses": {
+                "202": {
+                    "description": "Accepted",
+                    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/SyncStartedResponse"}}},
+                },
+                "404": {
+                    "description": "Gmail.ConnectionNotFound — connection does not exist",
+                    "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}},
+                },
+            },
+        });
+        assert_within(&published, &ours["paths"]["/gmail-connections/{id}/sync"]["post"], "post");
+        let schemas = json!({
+            "SyncStartedResponse": {
+                "required": ["jobId"],
+                "type": "object",
+                "properties": {"jobId": {"type": "string", "format": "uuid"}},
+            },
+            "ProblemDetails": {
+                "type": "object",
+                "properties": {
+                    "type": {"type": ["null", "string"]},
+                    "title": {"type": ["null", "string"]},
+                    "status": {
+                        "pattern": "^-?(?:0|[1-9]\\d*)$",
+                        "type": ["null", "integer", "string"],
+                        "format": "int32",
+                    },
+                    "detail": {"type": ["null", "string"]},
+                    "instance": {"type": ["null", "string"]},
+                },
+            },
+        });
+        for name in ["SyncStartedResponse", "ProblemDetails"] {
+            assert_eq!(ours["components"]["schemas"][name], schemas[name], "{name}");
+        }
+    }
+
+    /// Every member of `part` stands in `whole`; arrays and plain values are equal.
+    fn assert_within(part: &Value, whole: &Value, at: &str) {
+        match part {
+            Value::Object(members) => {
+                for (name, value) in members {
+                    assert_within(value, &whole[name], &format!("{at}/{name}"));
+                }
+            }
+            _ => assert_eq!(part, whole, "{at}"),
+        }
+    }
+}

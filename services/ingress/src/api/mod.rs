@@ -1,0 +1,76 @@
+//! The calls of the REST surface, and what becomes of requests that match none.
+
+mod document;
+mod jobs;
+mod sync;
+
+use std::sync::Arc;
+
+use axum::extract::FromRef;
+use axum::http::HeaderName;
+use axum::routing::{get, post};
+use axum::{Router, middleware};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::app::App;
+use crate::guard::{self, Guard};
+use crate::problem::Code;
+
+/// What the handlers are given.
+#[derive(Clone)]
+struct Api {
+    app: Arc<App>,
+    document: Arc<Value>,
+}
+
+impl FromRef<Api> for Arc<App> {
+    fn from_ref(api: &Api) -> Self {
+        Self::clone(&api.app)
+    }
+}
+
+impl FromRef<Api> for Arc<Value> {
+    fn from_ref(api: &Api) -> Self {
+        Self::clone(&api.document)
+    }
+}
+
+/// All calls, under `guard`.
+pub(crate) fn router(app: Arc<App>, header: &HeaderName, guard: Guard) -> Router {
+    let document = serde_json::to_value(document::document(header)).expect("the document is plain JSON");
+    Router::new()
+        .route("/gmail-connections/{id}/sync", post(sync::sync))
+        .route("/jobs/{jobId}", get(jobs::job))
+        .route("/openapi.json", get(document::openapi))
+        .fallback(|| async { Code::PathNotFound })
+        .method_not_allowed_fallback(|| async { Code::MethodNotAllowed })
+        .layer(middleware::from_fn_with_state(guard, guard::run))
+        .with_state(Api { app, document: Arc::new(document) })
+}
+
+/// The UUID that `text` spells: 36 characters as RFC 9562 §4 writes them, in any case. The other spellings that the
+/// parser knows (no hyphens, braces, a URN) are not ids of this API.
+fn uuid_of(text: &str) -> Option<Uuid> {
+    if text.len() != uuid::fmt::Hyphenated::LENGTH {
+        return None;
+    }
+    Uuid::try_parse(text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_36_characters_of_a_uuid_are_an_id() {
+        let id = "0a9f3b1c-5d2e-4f60-8a7b-9c0d1e2f3a4b";
+        assert_eq!(uuid_of(id).unwrap().to_string(), id);
+        assert_eq!(uuid_of(&id.to_uppercase()).unwrap().to_string(), id);
+        for other in
+            ["", "x", &id[1..], &id.replace('-', ""), &format!("{{{id}}}"), &format!("urn:uuid:{id}"), "../../jobs"]
+        {
+            assert_eq!(uuid_of(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! The outermost layer of every request: at most so many at once, at most so long, and never an answer that is not ours.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use tokio::sync::Semaphore;
+
+use crate::metrics;
+use crate::problem::{self, Code};
+
+/// What a request may take.
+#[derive(Debug, Clone)]
+pub(crate) struct Guard {
+    slots: Arc<Semaphore>,
+    timeout: Duration,
+}
+
+impl Guard {
+    /// At most `in_flight` requests at once, each for at most `timeout`.
+    pub(crate) fn new(in_flight: usize, timeout: Duration) -> Self {
+        Self { slots: Arc::new(Semaphore::new(in_flight)), timeout }
+    }
+}
+
+/// Runs one request under the guard.
+pub(crate) async fn run(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let uri = request.uri().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let response = match guard.slots.try_acquire() {
+        Err(_) => Code::Overloaded.into_response(),
+        Ok(_slot) => {
+            let answered = AssertUnwindSafe(next.run(request)).catch_unwind();
+            match tokio::time::timeout(guard.timeout, answered).await {
+                Ok(Ok(response)) => response,
+                Ok(Err(_)) => {
+                    tracing::error!(path = uri.path(), "A request panicked");
+                    Code::Internal.into_response()
+                }
+                Err(_) => Code::TimedOut.into_response(),
+            }
+        }
+    };
+    let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
+    metrics::answered(route, response.status(), begun.elapsed());
+    problem::finish(response, uri.path())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::body::Body;
+    use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+    use axum::http::{Method, StatusCode};
+    use axum::routing::{get, post};
+    use serde_json::Value;
+    use tokio::sync::Notify;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    fn guarded(guard: Guard, router: Router) -> Router {
+        router
+            .fallback(|| async { Code::PathNotFound })
+            .method_not_allowed_fallback(|| async { Code::MethodNotAllowed })
+            .layer(axum::middleware::from_fn_with_state(guard, run))
+    }
+
+    async fn ask(router: &Router, method: Method, path: &str) -> Response {
+        let request = axum::http::Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+        router.clone().oneshot(request).await.unwrap()
+    }
+
+    async fn assert_problem(response: Response, status: StatusCode, title: &str, instance: &str) {
+        assert_eq!(response.status(), status);
+        assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
+        assert_eq!(response.headers().contains_key(RETRY_AFTER), status == StatusCode::SERVICE_UNAVAILABLE);
+        let body = axum::body::to_bytes(response.into_body(), 4096).await.unwrap();
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(body["title"], title);
+        assert_eq!(body["status"], status.as_u16());
+        assert_eq!(body["instance"], instance);
+        assert!(body["type"].is_string() && body["detail"].is_string(), "{body}");
+        assert_eq!(body.as_object().unwrap().len(), 5, "{body}");
+    }
+
+    fn lenient() -> Guard {
+        Guard::new(10, Duration::from_secs(60))
+    }
+
+    #[tokio::test]
+    async fn what_matches_no_call_is_a_problem() {
+        let router = guarded(lenient(), Router::new().route("/here", post(|| async { "ok" })));
+        assert_problem(
+            ask(&router, Method::GET, "/there?x=1").await,
+            StatusCode::NOT_FOUND,
+            "Request.PathNotFound",
+            "/there",
+        )
+        .await;
+        let response = ask(&router, Method::GET, "/here").await;
+        assert_eq!(response.headers()[ALLOW], "POST");
+        assert_problem(response, StatusCode::METHOD_NOT_ALLOWED, "Request.MethodNotAllowed", "/here").await;
+        assert_eq!(ask(&router, Method::POST, "/here").await.status(), StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn what_the_framework_refuses_is_a_problem_too() {
+        let refusing = get(|axum::Json(_): axum::Json<Value>| async { "ok" });
+        let router = guarded(lenient(), Router::new().route("/here", refusing));
+        let response = ask(&router, Method::GET, "/here").await;
+        assert_problem(response, StatusCode::UNSUPPORTED_MEDIA_TYPE, "Request.MediaTypeUnsupported", "/here").await;
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_answered_and_tells_nothing() {
+        async fn broken() -> &'static str {
+            panic!("a secret of ours")
+        }
+        let router = guarded(lenient(), Router::new().route("/broken", get(broken)));
+        let response = ask(&router, Method::GET, "/broken").await;
+        assert_problem(response, StatusCode::INTERNAL_SERVER_ERROR, "Server.Internal", "/broken").await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_takes_too_long_is_answered() {
+        let router = guarded(lenient(), Router::new().route("/slow", get(std::future::pending::<&'static str>)));
+        assert_problem(
+            ask(&router, Method::GET, "/slow").await,
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Server.TimedOut",
+            "/slow",
+        )
+        .await;
+    }
+
+    #[tokio::test]
+    async fn more_than_the_server_takes_are_shed_at_once() {
+        let entered = Arc::new(Notify::new());
+        let release = Arc::new(Notify::new());
+        let slow = get({
+            let (entered, release) = (Arc::clone(&entered), Arc::clone(&release));
+            move || async move {
+                entered.notify_one();
+                release.notified().await;
+                "ok"
+            }
+        });
+        let router = guarded(Guard::new(1, Duration::from_secs(60)), Router::new().route("/slow", slow));
+        let first = tokio::spawn({
+            let router = router.clone();
+            async move { ask(&router, Method::GET, "/slow").await }
+        });
+        entered.notified().await;
+        let second = ask(&router, Method::GET, "/slow").await;
+        assert_problem(second, StatusCode::SERVICE_UNAVAILABLE, "Server.Overloaded", "/slow").await;
+        release.notify_one();
+        assert_eq!(first.await.unwrap().status(), StatusCode::OK);
+        release.notify_one();
+        assert_eq!(ask(&router, Method::GET, "/slow").await.status(), StatusCode::OK);
+    }
+}

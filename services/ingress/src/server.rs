@@ -1,0 +1,209 @@
+//! The HTTP server: bounded connections, bounded waits, bounded shutdown.
+//!
+//! Not `axum::serve`: that one waits without limit for slow headers, for idle connections at shutdown, and accepts
+//! without bound. HTTP/1.1 only: detecting HTTP/2 means waiting, without a limit that hyper would let us set, for the
+//! first bytes of every connection; what speaks HTTP/2 and TLS stands in front.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use runtime::Shutdown;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+/// What a connection may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Connections open at once; more wait in the kernel's queue.
+    pub(crate) connections: usize,
+    /// How long a client may take to send the head of a request, counted from the end of the last answer: it also
+    /// closes idle connections.
+    pub(crate) header_timeout: Duration,
+    /// How long requests may go on after shutdown was asked for.
+    pub(crate) drain: Duration,
+}
+
+/// Serves until shutdown is asked for, then lets the requests under way end, for at most [`Limits::drain`].
+pub(crate) async fn serve(listener: TcpListener, router: Router, limits: Limits, shutdown: Shutdown) {
+    let slots = Arc::new(Semaphore::new(limits.connections));
+    let mut connections = JoinSet::new();
+    loop {
+        while connections.try_join_next().is_some() {}
+        let accepted = async {
+            let slot = Arc::clone(&slots).acquire_owned().await.expect("the semaphore is never closed");
+            (slot, listener.accept().await)
+        };
+        let (slot, accepted) = tokio::select! {
+            biased;
+            () = shutdown.requested() => break,
+            accepted = accepted => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let connection = connection(stream, router.clone(), limits.header_timeout, shutdown.clone());
+                connections.spawn(async move {
+                    connection.await;
+                    drop(slot);
+                });
+            }
+            // Out of file handles, most likely: without a pause this loop would spin until some are free.
+            Err(error) => {
+                tracing::warn!(%error, "Cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+    drop(listener);
+    let drained = tokio::time::timeout(limits.drain, async { while connections.join_next().await.is_some() {} }).await;
+    if drained.is_err() {
+        tracing::warn!(open = connections.len(), "Connections were cut at the end of the time for shutdown");
+    }
+}
+
+/// One connection, from its first byte to its close.
+async fn connection(stream: TcpStream, router: Router, header_timeout: Duration, shutdown: Shutdown) {
+    // Answers are small and written at once: waiting to fill a segment only adds latency.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "Cannot set TCP_NODELAY");
+    }
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(header_timeout)
+        .max_buf_size(64 * 1024)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut served = pin!(served);
+    let ended = tokio::select! {
+        ended = served.as_mut() => ended,
+        () = shutdown.requested() => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = ended {
+        // The client went away or was too slow: nothing is wrong with us.
+        tracing::debug!(%error, "Connection ended early");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::sync::Notify;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+
+    const LIMITS: Limits =
+        Limits { connections: 100, header_timeout: Duration::from_secs(60), drain: Duration::from_secs(60) };
+
+    /// What must not take long, in a test that would otherwise hang.
+    async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
+        tokio::time::timeout(Duration::from_secs(20), work).await.unwrap_or_else(|_| panic!("{what} takes too long"))
+    }
+
+    async fn start(router: Router, limits: Limits, shutdown: &Shutdown) -> (SocketAddr, JoinHandle<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        (address, tokio::spawn(serve(listener, router, limits, shutdown.clone())))
+    }
+
+    /// All that the server sends until it closes the connection.
+    async fn read_all(mut stream: TcpStream) -> String {
+        let mut all = Vec::new();
+        // A reset is a close, too.
+        let _ = stream.read_to_end(&mut all).await;
+        String::from_utf8(all).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_client_that_never_ends_its_head_is_cut_off() {
+        let limits = Limits { header_timeout: Duration::from_millis(100), ..LIMITS };
+        let (address, _server) = start(Router::new(), limits, &Shutdown::new()).await;
+        for head in ["", "GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(head.as_bytes()).await.unwrap();
+            soon("cutting it off", read_all(stream)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn idle_connections_do_not_hold_up_the_end() {
+        let shutdown = Shutdown::new();
+        let (address, server) = start(Router::new().route("/", get(|| async { "ok" })), LIMITS, &shutdown).await;
+        let mut idle = TcpStream::connect(address).await.unwrap();
+        idle.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut first = [0; 12];
+        idle.read_exact(&mut first).await.unwrap();
+        assert_eq!(&first, b"HTTP/1.1 200");
+        shutdown.request();
+        soon("the end", server).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_request_under_way_is_answered_before_the_end() {
+        let (entered, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let slow = get({
+            let (entered, release) = (Arc::clone(&entered), Arc::clone(&release));
+            move || async move {
+                entered.notify_one();
+                release.notified().await;
+                "done"
+            }
+        });
+        let shutdown = Shutdown::new();
+        let (address, server) = start(Router::new().route("/", slow), LIMITS, &shutdown).await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        soon("entering", entered.notified()).await;
+        shutdown.request();
+        release.notify_one();
+        let answer = soon("the answer", read_all(stream)).await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("done"), "{answer}");
+        soon("the end", server).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_request_that_never_ends_is_cut_at_the_end_of_the_drain() {
+        let entered = Arc::new(Notify::new());
+        let stuck = get({
+            let entered = Arc::clone(&entered);
+            move || async move {
+                entered.notify_one();
+                std::future::pending::<&'static str>().await
+            }
+        });
+        let shutdown = Shutdown::new();
+        let limits = Limits { drain: Duration::from_millis(50), ..LIMITS };
+        let (address, server) = start(Router::new().route("/", stuck), limits, &shutdown).await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        soon("entering", entered.notified()).await;
+        shutdown.request();
+        soon("the end", server).await.unwrap();
+        assert_eq!(soon("the cut", read_all(stream)).await, "");
+    }
+
+    #[tokio::test]
+    async fn connections_beyond_the_limit_wait_for_a_slot() {
+        let limits = Limits { connections: 1, ..LIMITS };
+        let (address, _server) =
+            start(Router::new().route("/", get(|| async { "ok" })), limits, &Shutdown::new()).await;
+        let mut first = TcpStream::connect(address).await.unwrap();
+        first.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut status = [0; 12];
+        soon("the first answer", first.read_exact(&mut status)).await.unwrap();
+        let mut second = TcpStream::connect(address).await.unwrap();
+        second.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+        drop(first);
+        assert!(soon("the second answer", read_all(second)).await.starts_with("HTTP/1.1 200"));
+    }
+}

@@ -1,0 +1,128 @@
+//! What can be set about the REST surface.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::http::HeaderName;
+use runtime::settings::Source;
+
+/// Settings of the REST service.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where the API listens; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// The header that carries the API key.
+    pub api_key_header: HeaderName,
+    /// How long a job may take before it fails, counted from the request.
+    pub job_deadline: Duration,
+    /// How long a request may wait for Kafka's acknowledgement before it is answered 503.
+    pub produce_timeout: Duration,
+    /// How long a request may take in all before it is answered 503.
+    pub request_timeout: Duration,
+    /// How long a client may take to send the head of a request; an idle connection is closed after it.
+    pub header_timeout: Duration,
+    /// How long API keys and connections are remembered before Postgres is asked again: a key revoked stops within it.
+    pub cache_ttl: Duration,
+    /// API keys and connections remembered at most, each.
+    pub cache_entries: u64,
+    /// Connections open at once; more wait in the kernel's queue.
+    pub max_connections: usize,
+    /// Requests worked on at once; more are answered 503.
+    pub max_in_flight: usize,
+    /// How long requests under way may go on after shutdown was asked for.
+    pub drain_timeout: Duration,
+    /// The broker that commands go to.
+    pub kafka: kafka::Settings,
+    /// The database of keys, connections and jobs.
+    pub store: store::Settings,
+}
+
+impl Settings {
+    /// Reads the settings `ingress.*` and those of what the service stands on.
+    pub fn read(source: &mut Source) -> Self {
+        let settings = Self {
+            listen: source.read(
+                "ingress.listen",
+                SocketAddr::from(([127, 0, 0, 1], 8080)),
+                "Where the REST API listens; port 0 takes a free one",
+            ),
+            api_key_header: source.read(
+                "ingress.api_key_header",
+                HeaderName::from_static("x-dolfin-api-key"),
+                "The header that carries the API key",
+            ),
+            job_deadline: source.duration(
+                "ingress.job_deadline",
+                Duration::from_secs(3600),
+                "How long a job may take, from the request on, before it fails",
+            ),
+            produce_timeout: source.duration(
+                "ingress.produce_timeout",
+                Duration::from_secs(3),
+                "How long a request waits for Kafka's acknowledgement before it is answered 503",
+            ),
+            request_timeout: source.duration(
+                "ingress.request_timeout",
+                Duration::from_millis(4500),
+                "How long a request may take in all before it is answered 503",
+            ),
+            header_timeout: source.duration(
+                "ingress.header_timeout",
+                Duration::from_secs(30),
+                "How long a client may take to send a request's head; an idle connection is closed after it",
+            ),
+            cache_ttl: source.duration(
+                "ingress.cache_ttl",
+                Duration::from_secs(3),
+                "How long API keys and connections are remembered; a revoked key stops within it",
+            ),
+            cache_entries: source.read(
+                "ingress.cache_entries",
+                100_000,
+                "API keys, and likewise connections, remembered at most",
+            ),
+            max_connections: source.read(
+                "ingress.max_connections",
+                8192,
+                "HTTP connections open at once; more wait in the kernel's queue",
+            ),
+            max_in_flight: source.read(
+                "ingress.max_in_flight",
+                4096,
+                "Requests worked on at once; more are answered 503",
+            ),
+            drain_timeout: source.duration(
+                "ingress.drain_timeout",
+                Duration::from_secs(8),
+                "How long requests under way may go on after shutdown was asked for",
+            ),
+            kafka: kafka::Settings::read(source),
+            store: store::Settings::read(source),
+        };
+        settings.check(source);
+        settings
+    }
+
+    /// The relations between settings that the promises of the API rest on.
+    fn check(&self, source: &mut Source) {
+        if self.request_timeout > Duration::from_secs(5) {
+            source.error("ingress.request_timeout", "must be at most 5s: no request may hang longer");
+        }
+        if self.produce_timeout >= self.request_timeout {
+            source.error("ingress.produce_timeout", "must be below ingress.request_timeout");
+        }
+        if self.cache_ttl > Duration::from_secs(4) {
+            source.error("ingress.cache_ttl", "must be at most 4s: a revoked key has to stop within 5s");
+        }
+        if self.job_deadline < Duration::from_secs(1) {
+            source.error("ingress.job_deadline", "must be at least 1s");
+        }
+        for (key, value) in
+            [("ingress.max_connections", self.max_connections), ("ingress.max_in_flight", self.max_in_flight)]
+        {
+            if !(1..=1_000_000).contains(&value) {
+                source.error(key, "must be from 1 to 1000000");
+            }
+        }
+    }
+}
