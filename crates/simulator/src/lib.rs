@@ -1,1 +1,121 @@
-//! To be written.
+//! A faithful Gmail: the API v1 and Google's OAuth endpoints over real HTTP, for the demo and the tests.
+//!
+//! - The [mailbox](mailbox) is a pure model: messages, labels, threads and the history of their changes.
+//! - HTTP is a thin edge around it: parameters, error envelopes and JSON as Google's front end has them.
+//! - [`Control`] is what tests do to the world: make mailboxes, deliver, relabel, expire, move the clock. The same
+//!   is offered over HTTP under `/control`.
+//!
+//! What Gmail is known to do, and by which source, is written where it is done. What is not known is a switch in
+//! [`Behaviour`].
+
+mod clock;
+mod control;
+mod error;
+mod fields;
+mod grant;
+mod http;
+mod import;
+mod json;
+mod label;
+mod mailbox;
+mod mime;
+mod query;
+mod quota;
+mod scope;
+mod seed;
+mod settings;
+mod synthetic;
+mod world;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::serve::ListenerExt as _;
+use runtime::Shutdown;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+pub use clock::Clock;
+pub use control::{Control, Created, Delivery, Error, Mails, NewMailbox, Spent, Truth, UsageReport};
+pub use grant::Cause;
+pub use import::{Error as ImportError, Imported, mbox, read as read_mail};
+pub use label::Error as LabelError;
+pub use mailbox::NoSuchMessage;
+pub use quota::{Limits, Method, Tariff};
+pub use settings::{Ahead, Behaviour, Settings};
+pub use world::Exists;
+
+/// Requests under way get this long when the simulator stops.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// A simulator that runs until it is shut down or dropped.
+#[derive(Debug)]
+pub struct Running {
+    /// Where it answers, such as `http://127.0.0.1:4711`, without a slash at the end.
+    pub base_url: String,
+    /// The same as an address.
+    pub addr: SocketAddr,
+    control: Control,
+    shutdown: Shutdown,
+    server: JoinHandle<std::io::Result<()>>,
+}
+
+impl Running {
+    /// The world, to be changed and looked at from inside this process.
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// Stops it. Requests under way get two seconds.
+    pub async fn shutdown(mut self) {
+        self.shutdown.request();
+        if tokio::time::timeout(GRACE, &mut self.server).await.is_err() {
+            self.server.abort();
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.shutdown.request();
+    }
+}
+
+/// Starts a simulator.
+///
+/// # Errors
+/// When its address cannot be listened on.
+pub async fn start(settings: Settings) -> anyhow::Result<Running> {
+    let listener = TcpListener::bind(settings.listen)
+        .await
+        .with_context(|| format!("Listening on {} for the Gmail simulator (simulator.listen)", settings.listen))?;
+    let addr = listener.local_addr().context("Asking for the simulator's own address")?;
+    let world = Arc::new(world::World::new(&settings));
+    let control = Control::new(Arc::clone(&world));
+    let shutdown = Shutdown::new();
+    let listener = listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "A connection to the simulator keeps Nagle's delay");
+        }
+    });
+    let stop = shutdown.clone();
+    let server =
+        axum::serve(listener, http::router(world)).with_graceful_shutdown(async move { stop.requested().await });
+    let server = tokio::spawn(server.into_future());
+    let base_url = format!("http://{addr}");
+    tracing::info!(%addr, "The Gmail simulator listens");
+    Ok(Running { base_url, addr, control, shutdown, server })
+}
+
+/// Runs a simulator until `shutdown`.
+///
+/// # Errors
+/// When its address cannot be listened on.
+pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
+    let running = start(settings).await?;
+    shutdown.requested().await;
+    running.shutdown().await;
+    Ok(())
+}

@@ -1,0 +1,55 @@
+//! The simulator over HTTP: Gmail's and Google's own paths, and `/control`.
+
+mod api;
+mod control;
+mod oauth;
+mod params;
+mod render;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::extract::State;
+use axum::response::Response;
+use axum::routing::{get, post};
+use http::{HeaderValue, StatusCode, header};
+
+use crate::clock::http_date;
+use crate::error;
+use crate::world::World;
+
+/// Bytes of a control request at most: an mbox may be large.
+const CONTROL_BODY: usize = 1 << 29;
+
+/// All routes.
+pub(crate) fn router(world: Arc<World>) -> Router {
+    let user = Router::new()
+        .route("/profile", get(api::profile))
+        .route("/history", get(api::history))
+        .route("/labels", get(api::labels))
+        .route("/messages", get(api::messages))
+        .route("/messages/{id}", get(api::message))
+        .route("/messages/{id}/attachments/{attachment}", get(api::attachment));
+    Router::new()
+        .nest("/gmail/v1/users/{user}", user)
+        .route("/token", post(oauth::token))
+        .route("/revoke", post(oauth::revoke))
+        .nest("/control", control::router().layer(DefaultBodyLimit::max(CONTROL_BODY)))
+        .fallback(nowhere)
+        .method_not_allowed_fallback(nowhere)
+        .with_state(world)
+}
+
+/// Google answers a page of HTML, not JSON, where there is nothing.
+async fn nowhere(State(world): State<Arc<World>>) -> Response {
+    dated(&world, error::html(StatusCode::NOT_FOUND))
+}
+
+/// The response with the world's time as its `Date`.
+fn dated(world: &World, mut response: Response) -> Response {
+    if let Ok(date) = HeaderValue::from_str(&http_date(world.clock.now_ms())) {
+        response.headers_mut().insert(header::DATE, date);
+    }
+    response
+}

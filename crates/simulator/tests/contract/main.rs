@@ -1,0 +1,8 @@
+//! The simulator over HTTP, asked as a client asks it.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod client;
+mod errors;
+mod mail;
+mod sync;
