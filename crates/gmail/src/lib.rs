@@ -1,1 +1,25 @@
-//! To be written.
+//! Gmail over HTTP, for the poller: calls, tokens, and what errors mean. The only crate that makes HTTP requests.
+//!
+//! - [`Client::call`] carries out what the mailbox asks ([`domain::mailbox::reply::Call`]) and brings back its
+//!   answer. It never retries on its own but once after a 401: when to try again is the mailbox's decision.
+//! - Every call passes the [`Gate`], which is told account, priority, price and deadline.
+//! - Errors are decided on Gmail's *reason*, never on the status alone ([`verdict`]).
+//! - Access tokens are kept by connection and refreshed ahead of their end, once however many calls wait.
+
+mod client;
+pub mod gate;
+mod metric;
+mod oauth;
+mod query;
+mod settings;
+pub mod tariff;
+pub mod token;
+mod transport;
+mod verdict;
+mod wire;
+
+pub use client::{Client, Error, Mailbox};
+pub use gate::Gate;
+pub use settings::Settings;
+pub use tariff::Tariff;
+pub use token::{Account, Grant, TokenSource, TokenSourceError};

@@ -1,0 +1,46 @@
+//! The names of what is counted here, and their labels, all of them bounded.
+
+use std::time::Duration;
+
+use domain::Lane;
+use metrics::{counter, gauge, histogram};
+
+use crate::tariff::Method;
+
+/// Calls that ended; labels `method`, `outcome`.
+const CALLS: &str = "mailtide_gmail_calls_total";
+/// Seconds from the request to the whole body; label `method`.
+const CALL_SECONDS: &str = "mailtide_gmail_call_seconds";
+/// Quota units spent; label `lane`.
+const UNITS: &str = "mailtide_gmail_units_total";
+/// Calls under way.
+const IN_FLIGHT: &str = "mailtide_gmail_calls_in_flight";
+/// Seconds that a call waited to be admitted; label `lane`.
+const ADMISSION_SECONDS: &str = "mailtide_gmail_admission_seconds";
+/// Push-backs of Gmail's; label `scope`.
+const PUSHED_BACK: &str = "mailtide_gmail_pushed_back_total";
+/// Refreshes of access tokens; label `outcome`.
+const REFRESHES: &str = "mailtide_gmail_token_refreshes_total";
+
+pub(crate) fn called(method: Method, outcome: &'static str, took: Duration) {
+    counter!(CALLS, "method" => method.as_str(), "outcome" => outcome).increment(1);
+    histogram!(CALL_SECONDS, "method" => method.as_str()).record(took);
+}
+
+pub(crate) fn admitted(lane: Lane, units: u32, waited: Duration) {
+    counter!(UNITS, "lane" => lane.as_str()).increment(units.into());
+    histogram!(ADMISSION_SECONDS, "lane" => lane.as_str()).record(waited);
+    gauge!(IN_FLIGHT).increment(1);
+}
+
+pub(crate) fn left() {
+    gauge!(IN_FLIGHT).decrement(1);
+}
+
+pub(crate) fn pushed_back(scope: &'static str) {
+    counter!(PUSHED_BACK, "scope" => scope).increment(1);
+}
+
+pub(crate) fn refreshed(outcome: &'static str) {
+    counter!(REFRESHES, "outcome" => outcome).increment(1);
+}

@@ -1,0 +1,97 @@
+//! Bytes over HTTP: pooled connections, time-outs, bounded bodies. Knows nothing of Gmail.
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, StatusCode};
+use reqwest::redirect::Policy;
+use reqwest::{Client, RequestBuilder};
+use url::{Host, Url};
+
+use crate::{Error, Settings};
+
+/// A whole answer.
+pub(crate) struct Answered {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+/// Why there is no whole answer. Nothing of the request is in its words.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error("could not connect: {0}")]
+    Connect(String),
+    #[error("the answer broke off: {0}")]
+    BrokeOff(String),
+    #[error("the answer is larger than {limit} bytes")]
+    TooLarge { limit: u64 },
+}
+
+/// A client for requests to `url`'s host.
+pub(crate) fn client(settings: &Settings, url: &Url) -> Result<Client, Error> {
+    let mut builder = Client::builder()
+        // Google packs answers only for a user agent that says "gzip" (API guide, "Performance").
+        .user_agent(concat!("mailtide/", env!("CARGO_PKG_VERSION"), " (gzip)"))
+        .gzip(true)
+        .redirect(Policy::none())
+        .connect_timeout(settings.connect_timeout)
+        .tcp_nodelay(true)
+        .tcp_keepalive(std::time::Duration::from_secs(30))
+        .pool_idle_timeout(std::time::Duration::from_secs(90))
+        .pool_max_idle_per_host(settings.max_in_flight.into())
+        // A connection that died silently is found within half a minute, not when the next call has timed out.
+        .http2_keep_alive_interval(std::time::Duration::from_secs(20))
+        .http2_keep_alive_timeout(std::time::Duration::from_secs(10))
+        .http2_adaptive_window(true);
+    if is_loopback(url) {
+        builder = builder.no_proxy();
+    }
+    builder.build().map_err(|error| Error::Http { detail: words(&error) })
+}
+
+/// Sends a request and reads its whole answer, unless it is larger than `limit` bytes unpacked. The caller bounds
+/// the time.
+pub(crate) async fn fetch(request: RequestBuilder, limit: u64) -> Result<Answered, Failure> {
+    let mut response = request.send().await.map_err(|error| {
+        let words = words(&error);
+        if error.is_connect() { Failure::Connect(words) } else { Failure::BrokeOff(words) }
+    })?;
+    let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
+    let mut body = BytesMut::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| Failure::BrokeOff(words(&error)))? {
+        if (body.len() + chunk.len()) as u64 > limit {
+            return Err(Failure::TooLarge { limit });
+        }
+        if body.is_empty() {
+            // A small answer comes in one piece, which is taken as it is.
+            match chunk.try_into_mut() {
+                Ok(chunk) => body = chunk,
+                Err(chunk) => body.extend_from_slice(&chunk),
+            }
+        } else {
+            body.extend_from_slice(&chunk);
+        }
+    }
+    Ok(Answered { status, headers, body: body.freeze() })
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
+
+/// The innermost cause: the outer ones repeat the URL.
+fn words(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    if std::ptr::addr_eq(cause, error) {
+        if error.is_timeout() { "timed out".to_owned() } else { "the connection failed".to_owned() }
+    } else {
+        cause.to_string()
+    }
+}
