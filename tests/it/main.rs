@@ -1,1 +1,11 @@
-fn main() {}
+//! The integration tests: one binary, because librdkafka links slowly, on one real Kafka, one real
+//! Postgres and one simulated Gmail, started when the first test needs them.
+//!
+//! Tests run side by side in this process. Each is alone by its [`support::Place`]: a prefix of the
+//! topics' names and a database of its own.
+
+#![expect(clippy::unwrap_used, reason = "in a test the panic is the message")]
+
+mod support;
+
+mod stack;

@@ -137,7 +137,7 @@ impl Postgres {
             Ok(_) => {
                 url.set_path(&name);
                 let remove = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
-                return Ok(Database { url, psql: self.psql.clone(), remove, ours: self.is_ours() });
+                return Ok(Database { url, schema: None, psql: self.psql.clone(), remove, ours: self.is_ours() });
             }
             Err(refused) => refused,
         };
@@ -150,7 +150,7 @@ impl Postgres {
         let query = url.query().map_or_else(|| option.clone(), |query| format!("{query}&{option}"));
         url.set_query(Some(&query));
         let remove = format!("DROP SCHEMA IF EXISTS {name} CASCADE");
-        Ok(Database { url, psql: self.psql.clone(), remove, ours: false })
+        Ok(Database { url, schema: Some(name), psql: self.psql.clone(), remove, ours: false })
     }
 
     /// Stops the cluster in order, without waiting for clients to go. Its data and its port stay
@@ -280,6 +280,7 @@ impl Cluster {
 #[derive(Debug)]
 pub struct Database {
     url: Url,
+    schema: Option<String>,
     psql: Psql,
     remove: String,
     ours: bool,
@@ -290,6 +291,13 @@ impl Database {
     #[must_use]
     pub fn url(&self) -> &str {
         self.url.as_str()
+    }
+
+    /// The schema to stay in, where it could not be a database of one's own. The URL leads there
+    /// too, for clients that do not set their own `search_path`.
+    #[must_use]
+    pub fn schema(&self) -> Option<&str> {
+        self.schema.as_deref()
     }
 }
 

@@ -1,0 +1,376 @@
+//! What the lane's tests drive: an application that counts, and topics of their own.
+//!
+//! Every input has an id as its value. The application absorbs it (a state record says so), works on it for a while
+//! elsewhere, and puts out one record with that id and how many its key has had. So each input must be named by exactly
+//! one output, and the counts of a key must be 1, 2, 3, …: a loss, a repetition and a forgotten state all show.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use kafka::lane::{
+    App, Assignment, Lane, LaneHandle, LaneSettings, Outbox, Refused, Restore, Restored, Tuning, spawn,
+};
+use kafka::{Headers, InputRecord, OutRecord, Settings};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{Offset, TopicPartitionList};
+use tokio::runtime::Handle;
+
+use crate::support::{LONG, committed_blocking, stack, wait_until};
+
+pub const SERVICE: &str = "counter";
+pub const PARTITIONS: i32 = 4;
+
+/// Topics of one test, and the settings of its lanes.
+#[derive(Clone)]
+pub struct Bench {
+    pub prefix: String,
+    pub input: Arc<str>,
+    pub state: Arc<str>,
+    pub output: Arc<str>,
+}
+
+impl Bench {
+    pub async fn new(name: &str) -> Self {
+        Self::with_partitions(name, PARTITIONS).await
+    }
+
+    pub async fn with_partitions(name: &str, partitions: i32) -> Self {
+        let random = &uuid::Uuid::new_v4().simple().to_string()[..8];
+        let bench = Self::at(&format!("{name}-{random}."));
+        for topic in [&bench.input, &bench.state, &bench.output] {
+            create(topic, partitions).await;
+        }
+        bench
+    }
+
+    /// The topics under a prefix, made by somebody before.
+    pub fn at(prefix: &str) -> Self {
+        let topic = |name: &str| -> Arc<str> { format!("{prefix}{name}").into() };
+        Self { prefix: prefix.to_owned(), input: topic("in"), state: topic("state"), output: topic("out") }
+    }
+
+    pub fn group(&self) -> String {
+        format!("{}{SERVICE}", self.prefix)
+    }
+
+    /// Settings of a process, in time-outs that suit a test.
+    pub fn settings(&self, instance: &str) -> Settings {
+        self.settings_at(stack().kafka.bootstrap(), instance)
+    }
+
+    pub fn settings_at(&self, bootstrap: &str, instance: &str) -> Settings {
+        let mut settings = Settings::for_brokers(bootstrap).with_prefix(&self.prefix);
+        settings.instance = instance.to_owned();
+        settings.lane = Tuning {
+            transaction_timeout: Duration::from_secs(5),
+            delivery_timeout: Duration::from_secs(4),
+            session_timeout: Duration::from_secs(6),
+            max_poll_interval: Duration::from_secs(10),
+            ..Tuning::default()
+        };
+        settings
+    }
+
+    pub fn lane(&self, number: usize) -> LaneSettings {
+        LaneSettings {
+            service: SERVICE,
+            lane: number,
+            input: self.input.clone(),
+            state: Some(self.state.clone()),
+        }
+    }
+
+    /// Starts a counting lane.
+    pub fn start(&self, settings: &Settings, number: usize, knobs: &Knobs) -> Lane {
+        let (bench, knobs, runtime) = (self.clone(), knobs.clone(), Handle::current());
+        spawn(settings, self.lane(number), move |handle| Counter::new(&bench, handle, &knobs, runtime.clone())).unwrap()
+    }
+
+    /// Writes inputs `from..to`, spread over `keys` keys, and waits until they are acknowledged.
+    pub fn feed(&self, keys: usize, from: usize, to: usize) {
+        let producer: BaseProducer = ClientConfig::new()
+            .set("bootstrap.servers", stack().kafka.bootstrap())
+            .set("enable.idempotence", "true")
+            .set("partitioner", "murmur2_random")
+            .create()
+            .unwrap();
+        for id in from..to {
+            let (key, value) = (format!("key-{}", id % keys), id.to_string());
+            let mut record = BaseRecord::to(&self.input).key(&key).payload(&value);
+            while let Err((_, back)) = producer.send(record) {
+                producer.poll(Duration::from_millis(10));
+                record = back;
+            }
+        }
+        producer.flush(LONG).unwrap();
+    }
+
+    /// What is committed in the output: per input id, how often it is named.
+    pub fn outputs(&self) -> Outputs {
+        let mut outputs = Outputs::default();
+        for record in committed_blocking(stack().kafka.bootstrap(), &self.output) {
+            let key = record.key_text();
+            let value = String::from_utf8(record.value.unwrap().to_vec()).unwrap();
+            let (count, id) = value.split_once(':').unwrap();
+            outputs.counts.entry(key).or_default().push(count.parse().unwrap());
+            *outputs.ids.entry(id.parse().unwrap()).or_default() += 1;
+        }
+        outputs
+    }
+
+    /// Waits until `n` different inputs are named in the output.
+    pub async fn wait_for(&self, n: usize) {
+        let what = format!("{n} inputs are named in {}", self.output);
+        wait_until(LONG, &what, || {
+            let bench = self.clone();
+            async move { tokio::task::spawn_blocking(move || bench.outputs().ids.len()).await.unwrap() >= n }
+        })
+        .await;
+    }
+
+    /// The offsets committed for the group, by partition.
+    pub fn offsets(&self) -> BTreeMap<i32, i64> {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", stack().kafka.bootstrap())
+            .set("group.id", self.group())
+            .create()
+            .unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition_range(&self.input, 0, PARTITIONS - 1);
+        let list = consumer.committed_offsets(list, LONG).unwrap();
+        list.elements()
+            .iter()
+            .filter_map(|element| match element.offset() {
+                Offset::Offset(offset) => Some((element.partition(), offset)),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+/// What is committed in the output.
+#[derive(Debug, Default)]
+pub struct Outputs {
+    /// How often each input is named.
+    pub ids: BTreeMap<usize, usize>,
+    /// The counts of each key, in order.
+    pub counts: BTreeMap<String, Vec<u64>>,
+}
+
+impl Outputs {
+    /// Inputs below `n` that are not named.
+    pub fn lost(&self, n: usize) -> Vec<usize> {
+        (0..n).filter(|id| !self.ids.contains_key(id)).collect()
+    }
+
+    /// Inputs that are named more than once.
+    pub fn twice(&self) -> Vec<usize> {
+        self.ids.iter().filter(|(_, n)| **n > 1).map(|(id, _)| *id).collect()
+    }
+
+    /// Keys whose counts are not 1, 2, 3, ….
+    pub fn miscounted(&self) -> Vec<&str> {
+        let is_wrong = |counts: &[u64]| counts.iter().zip(1..).any(|(count, expected)| *count != expected);
+        self.counts.iter().filter(|(_, counts)| is_wrong(counts)).map(|(key, _)| key.as_str()).collect()
+    }
+
+    /// That each of the inputs below `n` is named once, and every key counted rightly.
+    #[track_caller]
+    pub fn assert_exactly_once(&self, n: usize) {
+        assert_eq!(self.lost(n), [0; 0], "lost");
+        assert_eq!(self.twice(), [0; 0], "twice");
+        assert_eq!(self.miscounted(), [""; 0], "state forgotten or doubled");
+    }
+}
+
+pub async fn create(topic: &str, partitions: i32) {
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", stack().kafka.bootstrap()).create().unwrap();
+    let topics = [NewTopic::new(topic, partitions, TopicReplication::Fixed(1))];
+    admin.create_topics(&topics, &AdminOptions::new().operation_timeout(Some(LONG))).await.unwrap()[0]
+        .as_ref()
+        .unwrap();
+}
+
+/// How the counting application behaves.
+#[derive(Clone, Default)]
+pub struct Knobs {
+    /// How long the work on an input takes, elsewhere.
+    pub work: Duration,
+    /// Called on the lane's thread with each result, before its output: a test may hold the lane there.
+    pub on_done: Option<Arc<dyn Fn(usize) + Send + Sync>>,
+    /// Takes no more input while this many are being worked on; none: takes all.
+    pub at_once: Option<usize>,
+    /// How many inputs the application has seen.
+    pub seen: Arc<AtomicUsize>,
+    /// Refuses every partition with this sentence.
+    pub refuse: Option<&'static str>,
+}
+
+/// One partition's state.
+#[derive(Default)]
+pub struct Part {
+    counts: BTreeMap<String, u64>,
+    /// Absorbed and not done: id and key.
+    waiting: BTreeMap<usize, String>,
+}
+
+pub struct Counter {
+    bench: Bench,
+    handle: LaneHandle<(usize, String)>,
+    knobs: Knobs,
+    runtime: Handle,
+    parts: BTreeMap<Assignment, Part>,
+    in_flight: usize,
+}
+
+impl Counter {
+    pub fn new(bench: &Bench, handle: LaneHandle<(usize, String)>, knobs: &Knobs, runtime: Handle) -> Self {
+        let (bench, knobs) = (bench.clone(), knobs.clone());
+        Self { bench, handle, knobs, runtime, parts: BTreeMap::new(), in_flight: 0 }
+    }
+
+    fn work(&mut self, assignment: Assignment, id: usize, key: String) {
+        self.in_flight += 1;
+        let (done, work) = (self.handle.done.clone(), self.knobs.work);
+        self.runtime.spawn(async move {
+            if !work.is_zero() {
+                tokio::time::sleep(work).await;
+            }
+            // A lane that is gone starts the work again from its state.
+            let _ = done.send(assignment, (id, key)).await;
+        });
+    }
+
+    fn state(&self, assignment: Assignment, key: String, value: Option<String>, out: &mut Outbox) {
+        let mut record = OutRecord::new(&self.bench.state, key, Bytes::new(), Headers::new());
+        record.value = value.map(Bytes::from);
+        out.push(assignment, record.to_partition(assignment.partition));
+    }
+}
+
+impl App for Counter {
+    type Restore = Rebuild;
+    type Done = (usize, String);
+
+    fn restore(&mut self, _: Assignment) -> Rebuild {
+        Rebuild { part: Part::default(), refuse: self.knobs.refuse }
+    }
+
+    fn opened(&mut self, assignment: Assignment, part: Part, _: &mut Outbox) {
+        let waiting: Vec<(usize, String)> = part.waiting.iter().map(|(id, key)| (*id, key.clone())).collect();
+        self.parts.insert(assignment, part);
+        for (id, key) in waiting {
+            self.work(assignment, id, key);
+        }
+    }
+
+    fn closed(&mut self, assignment: Assignment) {
+        let part = self.parts.remove(&assignment).expect("what is closed was opened");
+        self.in_flight -= part.waiting.len();
+    }
+
+    fn record(&mut self, assignment: Assignment, record: &InputRecord<'_>, out: &mut Outbox) {
+        self.knobs.seen.fetch_add(1, Ordering::Relaxed);
+        let text = |bytes: Option<&[u8]>| String::from_utf8(bytes.unwrap().to_vec()).unwrap();
+        let (key, id) = (text(record.key), text(record.value).parse().unwrap());
+        self.parts.get_mut(&assignment).unwrap().waiting.insert(id, key.clone());
+        self.state(assignment, format!("waiting:{id}"), Some(key.clone()), out);
+        self.work(assignment, id, key);
+    }
+
+    fn done(&mut self, assignment: Assignment, (id, key): (usize, String), out: &mut Outbox) {
+        self.in_flight -= 1;
+        if let Some(on_done) = &self.knobs.on_done {
+            on_done(id);
+        }
+        let part = self.parts.get_mut(&assignment).unwrap();
+        part.waiting.remove(&id).expect("worked on once");
+        let count = part.counts.entry(key.clone()).or_default();
+        *count += 1;
+        let count = *count;
+        let value = format!("{count}:{id}");
+        out.push(assignment, OutRecord::new(&self.bench.output, key.clone(), value, Headers::new()));
+        self.state(assignment, format!("count:{key}"), Some(count.to_string()), out);
+        self.state(assignment, format!("waiting:{id}"), None, out);
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        None
+    }
+
+    fn tick(&mut self, _: Instant, _: &mut Outbox) {
+        unreachable!("no tick was asked for");
+    }
+
+    fn busy(&self) -> bool {
+        self.in_flight > 0
+    }
+
+    fn wants_input(&self, _: Assignment) -> bool {
+        self.knobs.at_once.is_none_or(|limit| self.in_flight < limit)
+    }
+}
+
+pub struct Rebuild {
+    part: Part,
+    refuse: Option<&'static str>,
+}
+
+impl Restore for Rebuild {
+    type Part = Part;
+
+    fn record(&mut self, record: &InputRecord<'_>) {
+        let key = std::str::from_utf8(record.key.unwrap()).unwrap();
+        let value = record.value.map(|value| std::str::from_utf8(value).unwrap());
+        match (key.split_once(':').unwrap(), value) {
+            (("waiting", id), Some(key)) => {
+                self.part.waiting.insert(id.parse().unwrap(), key.to_owned());
+            }
+            (("waiting", id), None) => {
+                self.part.waiting.remove(&id.parse().unwrap());
+            }
+            (("count", key), Some(count)) => {
+                self.part.counts.insert(key.to_owned(), count.parse().unwrap());
+            }
+            (other, value) => panic!("{other:?} with {value:?} is no state of ours"),
+        }
+    }
+
+    fn finish(self) -> Result<Restored<Part>, Refused> {
+        match self.refuse {
+            Some(reason) => Err(Refused(reason.to_owned())),
+            None => Ok(Restored { part: self.part, absorbed: None }),
+        }
+    }
+}
+
+/// Waits until all partitions are open in these lanes together.
+pub async fn wait_until_open(lanes: &[&Lane]) {
+    wait_until(LONG, "all partitions are open", || {
+        let open: BTreeSet<i32> = lanes
+            .iter()
+            .flat_map(|lane| lane.status().partitions)
+            .filter(|partition| partition.is_open)
+            .map(|partition| partition.partition)
+            .collect();
+        std::future::ready(open.len() == usize::try_from(PARTITIONS).unwrap())
+    })
+    .await;
+}
+
+/// Waits until a lane's partitions satisfy `holds`.
+pub async fn wait_until_owned(lane: &Lane, what: &str, holds: impl Fn(usize) -> bool) {
+    wait_until(LONG, what, || {
+        let open = lane.status().partitions.iter().filter(|partition| partition.is_open).count();
+        std::future::ready(holds(open))
+    })
+    .await;
+}

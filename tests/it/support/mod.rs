@@ -1,0 +1,21 @@
+//! What the tests stand on.
+//!
+//! - [`stack`]: Kafka, Postgres and the simulator, one each for the whole process.
+//! - [`Place`]: a test's own corner of them.
+//! - [`Service`]: a real process of the program, to be killed and started again.
+//! - [`committed`]: what a consumer that reads committed records finds in a topic.
+//! - [`wait_until`], [`wait_for`]: conditions with a deadline, instead of sleeps.
+
+#![allow(dead_code, unused_imports, reason = "not every area of tests needs every tool")]
+
+mod place;
+mod records;
+mod service;
+mod stack;
+mod wait;
+
+pub(crate) use place::Place;
+pub(crate) use records::{Record, committed, committed_blocking};
+pub(crate) use service::Service;
+pub(crate) use stack::{Stack, stack};
+pub(crate) use wait::{LONG, wait_for, wait_until};

@@ -1,0 +1,97 @@
+//! What is in a topic, for a consumer that reads committed records only.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{Headers, Message};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::{LONG, stack};
+
+/// One committed record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) partition: i32,
+    pub(crate) offset: i64,
+    /// Milliseconds since 1970.
+    pub(crate) timestamp: Option<i64>,
+    pub(crate) key: Option<Bytes>,
+    /// None is a tombstone.
+    pub(crate) value: Option<Bytes>,
+    /// In their order; a header's value may be null.
+    pub(crate) headers: Vec<(String, Option<Bytes>)>,
+}
+
+impl Record {
+    /// The first header of this name, as text.
+    pub(crate) fn header(&self, name: &str) -> Option<String> {
+        let (_, value) = self.headers.iter().find(|(header, _)| header == name)?;
+        value.as_ref().map(|value| String::from_utf8_lossy(value).into_owned())
+    }
+
+    /// The key as text.
+    pub(crate) fn key_text(&self) -> String {
+        String::from_utf8_lossy(self.key.as_deref().unwrap_or_default()).into_owned()
+    }
+}
+
+/// Everything committed in `topic` (its full name) at this moment, by partition and offset.
+pub(crate) async fn committed(topic: &str) -> Vec<Record> {
+    let topic = topic.to_owned();
+    tokio::task::spawn_blocking(move || committed_blocking(stack().kafka.bootstrap(), &topic)).await.unwrap()
+}
+
+/// The same, from any broker, without a runtime.
+pub(crate) fn committed_blocking(bootstrap: &str, topic: &str) -> Vec<Record> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .set("group.id", "tests-read-only")
+        .set("isolation.level", "read_committed")
+        .set("enable.auto.commit", "false")
+        // The end of a partition is an event: offsets have gaps, so they cannot tell it.
+        .set("enable.partition.eof", "true")
+        .set("fetch.wait.max.ms", "20")
+        .create()
+        .unwrap();
+    let metadata = consumer.fetch_metadata(Some(topic), LONG).unwrap();
+    let partitions: BTreeSet<i32> = metadata.topics()[0].partitions().iter().map(|partition| partition.id()).collect();
+    assert!(!partitions.is_empty(), "{topic} is not there");
+    let mut assignment = TopicPartitionList::new();
+    for partition in &partitions {
+        assignment.add_partition_offset(topic, *partition, Offset::Beginning).unwrap();
+    }
+    consumer.assign(&assignment).unwrap();
+
+    let until = Instant::now() + LONG;
+    let mut unfinished = partitions;
+    let mut records = Vec::new();
+    while !unfinished.is_empty() {
+        assert!(Instant::now() < until, "partitions {unfinished:?} of {topic} did not come to an end in {LONG:?}");
+        match consumer.poll(Duration::from_millis(100)) {
+            Some(Ok(message)) => records.push(Record {
+                partition: message.partition(),
+                offset: message.offset(),
+                timestamp: message.timestamp().to_millis(),
+                key: message.key().map(Bytes::copy_from_slice),
+                value: message.payload().map(Bytes::copy_from_slice),
+                headers: headers(&message),
+            }),
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                unfinished.remove(&partition);
+            }
+            // The broker may be on its way back; the deadline is above.
+            Some(Err(_)) | None => {}
+        }
+    }
+    records.sort_by_key(|record| (record.partition, record.offset));
+    records
+}
+
+fn headers(message: &impl Message) -> Vec<(String, Option<Bytes>)> {
+    let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+    headers.map(|header| (header.key.to_owned(), header.value.map(Bytes::copy_from_slice))).collect()
+}
