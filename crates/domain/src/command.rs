@@ -76,6 +76,15 @@ impl Command {
         }
     }
 
+    /// The tenant.
+    pub const fn organisation_id(&self) -> OrganisationId {
+        match self {
+            Self::Poll(command) => command.organisation_id,
+            Self::Cancel(command) => command.organisation_id,
+            Self::Forget(command) => command.organisation_id,
+        }
+    }
+
     /// The job that the command names, if it names one.
     pub const fn job_id(&self) -> Option<JobId> {
         match self {

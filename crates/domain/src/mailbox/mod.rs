@@ -289,6 +289,12 @@ impl Mailbox {
         }
     }
 
+    /// Breaks the memory of ids, to show what it is for.
+    #[cfg(test)]
+    fn forget_what_was_seen(&mut self) {
+        self.seen = Remembered::new(ChunkKind::Seen);
+    }
+
     /// When [`Input::Timer`] is due, if it ever is.
     pub fn wake_at(&self) -> Option<Timestamp> {
         let jobs = self.jobs.iter().map(|job| job.deadline).min();
