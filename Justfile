@@ -1,0 +1,43 @@
+# The project's commands. `./justw RECIPE` runs them and gets `just` when it is missing; CI runs the same.
+
+set positional-arguments := true
+
+# List the recipes
+default:
+    @"{{ just_executable() }}" --list --unsorted
+
+# Find or install what the build, the demo and the tests need
+setup:
+    @tools/setup
+
+# Show the pipeline at work on a local Kafka and Postgres: `demo --once`, `demo --mail FILE.mbox`
+demo *args: setup
+    @exec cargo run --release --locked --package mailtide -- demo "$@"
+
+# Run all tests, or those that are named
+test *args: setup
+    @exec cargo test --workspace --locked "$@"
+
+# Check format and lints
+lint: setup
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets --locked -- -D warnings
+
+# All that CI checks
+verify: lint test
+
+# Format the code
+fmt:
+    cargo fmt --all
+
+# Measure against the limits of the same machine; results go to target/bench/
+bench *args: setup
+    @exec cargo run --release --locked --package mailtide-bench -- "$@"
+
+# Publish edited schemas: the next version of each, with its id and golden bytes
+schemas:
+    cargo run --locked --package events --example publish
+
+# Start a Kafka and a Postgres, print where they are, and keep them until Ctrl-C
+stack: setup
+    @exec cargo run --locked --package devstack
