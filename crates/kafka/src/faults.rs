@@ -21,11 +21,31 @@ pub enum Fault {
     OffsetsOutside,
 }
 
-/// Which protections of a lane are off.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// A place in the life of a transaction where a test may hold the lane, or let it die by a panic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Point {
+    /// Its records are written, and it is known that the partitions are ours; no offset is sent yet.
+    Checked,
+    /// Its offsets are sent; it is not committed yet.
+    Sent,
+}
+
+/// Which protections of a lane are off, and where it is held.
+#[derive(Clone, Default)]
 pub struct Faults {
     #[cfg(feature = "faults")]
     bits: u32,
+    #[cfg(feature = "faults")]
+    hook: Option<std::sync::Arc<dyn Fn(Point) + Send + Sync>>,
+}
+
+impl std::fmt::Debug for Faults {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        #[cfg(feature = "faults")]
+        return write!(f, "Faults({:#b})", self.bits);
+        #[cfg(not(feature = "faults"))]
+        return f.write_str("Faults");
+    }
 }
 
 #[cfg(not(feature = "faults"))]
@@ -36,9 +56,12 @@ impl Faults {
     }
 
     /// Never.
-    pub(crate) const fn has(self, _: Fault) -> bool {
+    pub(crate) const fn has(&self, _: Fault) -> bool {
         false
     }
+
+    /// Nobody holds a lane.
+    pub(crate) const fn reach(&self, _: Point) {}
 }
 
 #[cfg(feature = "faults")]
@@ -71,12 +94,27 @@ impl Faults {
 
     /// The same with this protection off, too.
     #[must_use]
-    pub const fn with(self, fault: Fault) -> Self {
-        Self { bits: self.bits | 1 << fault as u32 }
+    pub fn with(mut self, fault: Fault) -> Self {
+        self.bits |= 1 << fault as u32;
+        self
+    }
+
+    /// The same, calling `hook` on the lane's thread wherever it may be held.
+    #[must_use]
+    pub fn holding(mut self, hook: impl Fn(Point) + Send + Sync + 'static) -> Self {
+        self.hook = Some(std::sync::Arc::new(hook));
+        self
+    }
+
+    /// Tells the hook where the lane is.
+    pub(crate) fn reach(&self, point: Point) {
+        if let Some(hook) = &self.hook {
+            hook(point);
+        }
     }
 
     /// Whether this protection is off.
-    pub const fn has(self, fault: Fault) -> bool {
+    pub const fn has(&self, fault: Fault) -> bool {
         self.bits & 1 << fault as u32 != 0
     }
 }

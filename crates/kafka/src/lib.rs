@@ -17,10 +17,11 @@ pub mod producer;
 pub mod reader;
 mod record;
 mod settings;
+pub mod snapshot;
 pub mod topics;
 
 pub use error::Cause;
-pub use faults::{Fault, Faults};
+pub use faults::{Fault, Faults, Point};
 pub use header::HeaderView;
 pub use murmur2::partition_of;
 pub use producer::Producer;

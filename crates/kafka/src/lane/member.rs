@@ -131,7 +131,7 @@ impl Member {
             .set("fetch.message.max.bytes", (1 << 20).to_string())
             .set("queued.max.messages.kbytes", (16 << 10).to_string())
             .set("queued.min.messages", "10000");
-        let context = Rebalances::new(tuning.faults);
+        let context = Rebalances::new(tuning.faults.clone());
         let mut consumer: BaseConsumer<Rebalances> = config
             .create_with_context(context)
             .map_err(|error| Failure::Client { what: "lane's consumer", cause: error.into() })?;

@@ -12,7 +12,7 @@ use tracing::{debug, info};
 
 use crate::client::{self, Context};
 use crate::error::{Cause, Verdict, classify, is_queue_full};
-use crate::faults::{Fault, Faults};
+use crate::faults::{Fault, Faults, Point};
 use crate::lane::app::Assignment;
 use crate::lane::error::Failure;
 use crate::lane::member::Member;
@@ -82,7 +82,7 @@ impl Transactions {
         let producer: BaseProducer<Context> = config
             .create_with_context(Context)
             .map_err(|error| Failure::Client { what: "lane's producer", cause: error.into() })?;
-        let this = Self { producer, id, faults: tuning.faults };
+        let this = Self { producer, id, faults: tuning.faults.clone() };
         let deadline = Instant::now() + TAKE_OVER;
         loop {
             // A call that timed out goes on where it was when it is called again.
@@ -143,11 +143,13 @@ impl Transactions {
                 return Err(self.abort("the lane's partitions were taken from it".to_owned()));
             }
         }
+        self.faults.reach(Point::Checked);
         if !self.faults.has(Fault::OffsetsOutside) {
             self.call("sending offsets to the transaction", || {
                 self.producer.send_offsets_to_transaction(offsets, &group, Timeout::Never)
             })?;
         }
+        self.faults.reach(Point::Sent);
         self.call("committing the transaction", || self.producer.commit_transaction(Timeout::Never))
     }
 

@@ -379,7 +379,7 @@ impl<A: App> Running<A> {
             return Ok(());
         }
         let begun = Instant::now();
-        let offsets = offsets(&self.input, &touched, self.tuning.faults);
+        let offsets = offsets(&self.input, &touched, &self.tuning.faults);
         match self.transactions.publish(self.outbox.records(), &offsets, &self.member) {
             Ok(()) => {
                 self.meters.committed.increment(1);
@@ -470,7 +470,7 @@ impl<A: App> Running<A> {
 }
 
 /// The offsets that a transaction commits.
-fn offsets(input: &str, touched: &[(Assignment, Open)], faults: Faults) -> TopicPartitionList {
+fn offsets(input: &str, touched: &[(Assignment, Open)], faults: &Faults) -> TopicPartitionList {
     let mut list = TopicPartitionList::with_capacity(touched.len());
     for (assignment, open) in touched {
         let has_moved = open.next != open.committed;

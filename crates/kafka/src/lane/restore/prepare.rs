@@ -93,7 +93,7 @@ impl<R: Restore> Prepare<R> {
             jobs,
             readers,
             reply,
-            faults: settings.lane.faults,
+            faults: settings.lane.faults.clone(),
         })
     }
 
