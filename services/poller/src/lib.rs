@@ -1,1 +1,147 @@
-//! To be written.
+//! The poller: takes commands from `gmail.connection.poll`, walks mailboxes, and announces what is new.
+//!
+//! All decisions are [`domain::mailbox::Mailbox`]'s; here its inputs are read, its actions carried out, and its state
+//! written, exactly once, on lanes ([`kafka::lane`]).
+
+mod app;
+mod calls;
+#[cfg(feature = "faults")]
+pub mod faults;
+mod grants;
+mod key;
+mod metric;
+mod partition;
+mod publish;
+mod restore;
+mod settings;
+mod slot;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use domain::mailbox::Rules;
+use gmail::{Client, Gate};
+use kafka::lane::{self, Lane, LaneSettings};
+use kafka::topics::{self, Topic, Topics};
+use runtime::Shutdown;
+use runtime::health::Health;
+use store::Store;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+pub use app::{Poller, Shared};
+pub use calls::{Done, Mailboxes};
+pub use settings::Settings;
+
+/// The topics that the poller reads and writes.
+const TOPICS: [Topic; 6] =
+    [Topic::Poll, Topic::State, Topic::Discovered, Topic::JobStatus, Topic::ConnectionStatus, Topic::DeadLetter];
+
+/// How often a lane's state is looked at for the health checks.
+const WATCH_EVERY: Duration = Duration::from_millis(250);
+
+/// Polls the mailboxes of Gmail until the order to stop.
+///
+/// # Errors
+/// When the topics cannot be had or do not fit together, or when a lane keeps failing.
+pub async fn run(
+    settings: &Settings,
+    kafka: &kafka::Settings,
+    gmail: &gmail::Settings,
+    store: Store,
+    health: Health,
+    shutdown: Shutdown,
+) -> anyhow::Result<()> {
+    let gate = Gate::new(gmail.max_in_flight);
+    let client = Client::new(gmail, Arc::new(grants::Grants(store)), gate).context("Setting up the Gmail client")?;
+    run_on(settings, kafka, Arc::new(grants::Gmail(Arc::new(client))), health, shutdown).await
+}
+
+/// Polls mailboxes wherever they are until the order to stop.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_on<M: Mailboxes>(
+    settings: &Settings,
+    kafka: &kafka::Settings,
+    mailboxes: Arc<M>,
+    health: Health,
+    shutdown: Shutdown,
+) -> anyhow::Result<()> {
+    let topics = Topics::new(&kafka.topic_prefix);
+    topics::create(kafka, &topics, &TOPICS).await.context("Creating the poller's topics")?;
+    topics::check(kafka, &topics, &TOPICS).await.context("Checking the poller's topics")?;
+    let shared = Shared {
+        mailboxes,
+        runtime: Handle::current(),
+        topics: topics.clone(),
+        rules: Rules::DEFAULT,
+        permits: Arc::new(Semaphore::new(usize::from(settings.calls))),
+        backlog: settings.backlog,
+    };
+    let mut lanes = Vec::with_capacity(usize::from(settings.lanes));
+    for number in 0..usize::from(settings.lanes) {
+        let lane = LaneSettings {
+            service: "poller",
+            lane: number,
+            input: topics.name(Topic::Poll).clone(),
+            state: Some(topics.name(Topic::State).clone()),
+        };
+        let shared = shared.clone();
+        let lane = lane::spawn(kafka, lane, move |handle| Poller::new(shared.clone(), handle))
+            .with_context(|| format!("Starting lane {number} of the poller"))?;
+        lanes.push(lane);
+    }
+    watch(lanes, &health, kafka.lane.max_poll_interval, &shutdown).await
+}
+
+/// Watches the lanes until the order to stop, or until one gives up.
+async fn watch(mut lanes: Vec<Lane>, health: &Health, stuck: Duration, shutdown: &Shutdown) -> anyhow::Result<()> {
+    let watches: Vec<_> = lanes.iter().map(Lane::watch).collect();
+    let checks = tokio::spawn(report(watches, health.clone(), stuck));
+    let result = {
+        let mut ends: Vec<_> = lanes.iter_mut().map(|lane| Box::pin(lane.ended())).collect();
+        tokio::select! {
+            () = shutdown.requested() => Ok(()),
+            (result, ..) = futures_util::future::select_all(&mut ends) => result.context("A lane of the poller gave up"),
+        }
+    };
+    checks.abort();
+    lanes.iter().for_each(Lane::stop);
+    for lane in &mut lanes {
+        if result.is_ok() {
+            lane.ended().await.context("Stopping a lane of the poller")?;
+        }
+    }
+    result
+}
+
+/// Keeps the health checks of the lanes up to date.
+async fn report(watches: Vec<lane::Watch>, health: Health, stuck: Duration) {
+    let checks: Vec<_> = (0..watches.len())
+        .map(|number| {
+            let name = format!("poller-lane-{number}");
+            (health.readiness(format!("{name}-restored")), health.liveness(name, stuck))
+        })
+        .collect();
+    let mut ticks = tokio::time::interval(WATCH_EVERY);
+    loop {
+        ticks.tick().await;
+        for (watch, (ready, alive)) in watches.iter().zip(&checks) {
+            let status = watch.status();
+            if status.is_ready() {
+                ready.pass();
+            } else {
+                ready.fail(match &status.last_failure {
+                    Some(failure) => format!("{:?}: {failure}", status.phase),
+                    None => format!("{:?}", status.phase),
+                });
+            }
+            // A lane that waits for Kafka turns too; one that does not turn is stuck.
+            if status.idle_for() < stuck {
+                alive.pass();
+            }
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! The mailboxes at Gmail: the client, with refresh tokens from the store.
+
+use std::sync::Arc;
+
+use domain::mailbox::reply::{Answer, Call};
+use domain::{ConnectionId, OrganisationId};
+use gmail::{Account, Client, Grant, Mailbox, TokenSource, TokenSourceError};
+use store::{Store, connections};
+
+use crate::calls::Mailboxes;
+
+/// Refresh tokens from Postgres. Asked once for each refresh of an access token, so that mailboxes whose access token
+/// still lives go on while Postgres is away.
+pub(crate) struct Grants(pub(crate) Store);
+
+impl TokenSource for Grants {
+    fn refresh_token(
+        &self,
+        mailbox: Mailbox,
+    ) -> std::pin::Pin<Box<dyn Future<Output = Result<Grant, TokenSourceError>> + Send + '_>> {
+        Box::pin(async move {
+            let found = connections::refresh_token(&self.0, mailbox.organisation_id, mailbox.connection_id).await;
+            match found {
+                Ok(Some(grant)) => Ok(Grant {
+                    account: Account::new(&grant.account),
+                    shares: grant.shares.max(1),
+                    token_version: grant.token_version,
+                    refresh_token: grant.refresh_token,
+                }),
+                Ok(None) => Err(TokenSourceError::Gone),
+                Err(error @ (store::Error::TokenKey { .. } | store::Error::Settings { .. })) => {
+                    Err(TokenSourceError::Unreadable { detail: error.to_string() })
+                }
+                Err(error) => Err(TokenSourceError::Away { detail: error.to_string() }),
+            }
+        })
+    }
+}
+
+/// Gmail itself.
+pub(crate) struct Gmail(pub(crate) Arc<Client>);
+
+impl Mailboxes for Gmail {
+    async fn call(&self, organisation: OrganisationId, connection: ConnectionId, call: Call) -> Answer {
+        let mailbox = Mailbox { organisation_id: organisation, connection_id: connection };
+        self.0.call(mailbox, &call).await
+    }
+}

@@ -1,0 +1,37 @@
+//! The names of what the poller counts, and their labels, all of them bounded.
+
+use domain::{GmailJobStatusChanged, Origin};
+use metrics::{counter, histogram};
+
+/// Messages announced; label `origin`.
+const DISCOVERED: &str = "mailtide_poller_discovered_total";
+/// Jobs that ended; labels `trigger`, `state`.
+const JOBS: &str = "mailtide_poller_jobs_ended_total";
+/// Seconds from a job's request to its end; label `trigger`.
+const JOB_SECONDS: &str = "mailtide_poller_job_seconds";
+/// Messages that jobs recognised as announced before.
+const DUPLICATES: &str = "mailtide_poller_duplicates_skipped_total";
+/// Commands put aside as dead letters.
+const DEAD_LETTERS: &str = "mailtide_poller_dead_letters_total";
+/// Mailboxes set aside because they broke the poller. Anything above 0 wants an operator.
+const QUARANTINED: &str = "mailtide_poller_mailboxes_quarantined_total";
+
+pub(crate) fn discovered(origin: Origin) {
+    counter!(DISCOVERED, "origin" => origin.as_str()).increment(1);
+}
+
+pub(crate) fn job_ended(event: &GmailJobStatusChanged) {
+    let trigger = event.trigger.as_str();
+    counter!(JOBS, "trigger" => trigger, "state" => event.state.as_str()).increment(1);
+    let took = event.at.since(event.requested_at).as_millis();
+    histogram!(JOB_SECONDS, "trigger" => trigger).record(took as f64 / 1_000.0);
+    counter!(DUPLICATES).increment(u64::try_from(event.progress.duplicates_skipped).unwrap_or(0));
+}
+
+pub(crate) fn dead_letter() {
+    counter!(DEAD_LETTERS).increment(1);
+}
+
+pub(crate) fn quarantined() {
+    counter!(QUARANTINED).increment(1);
+}
