@@ -8,5 +8,7 @@
 
 mod support;
 
+mod gmail;
+mod ingress;
 mod stack;
 mod store;

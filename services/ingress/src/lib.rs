@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use kafka::Producer;
-use kafka::topics::{Topic, Topics};
+use kafka::topics::{self, Topic, Topics};
 use runtime::Shutdown;
 use runtime::health::{Check, Health};
 use store::Store;
@@ -49,14 +49,18 @@ impl Ingress {
     ///
     /// # Errors
     /// When Kafka or Postgres cannot be reached or are not as they should be, or the address cannot be bound.
-    pub async fn start(settings: &Settings, health: &Health) -> anyhow::Result<Self> {
+    pub async fn start(
+        settings: &Settings,
+        kafka: &kafka::Settings,
+        store: Store,
+        health: &Health,
+    ) -> anyhow::Result<Self> {
         let ready = health.readiness("ingress");
-        let topics = Topics::new(&settings.kafka.topic_prefix);
-        kafka::topics::create(&settings.kafka, &topics, &Topic::ALL).await?;
-        kafka::topics::check(&settings.kafka, &topics, &Topic::ALL).await?;
-        let store = Store::connect(&settings.store)?;
+        let topics = Topics::new(&kafka.topic_prefix);
+        topics::create(kafka, &topics, &Topic::ALL).await?;
+        topics::check(kafka, &topics, &Topic::ALL).await?;
         store.migrate().await?;
-        let producer = Producer::new(&settings.kafka, "ingress")?;
+        let producer = Producer::new(kafka, "ingress")?;
         let commands = topics.name(Topic::Poll).clone();
         let app = Arc::new(App::new(settings, producer, commands, store.clone()));
         let guard = Guard::new(settings.max_in_flight, settings.request_timeout);
@@ -101,8 +105,14 @@ impl Ingress {
 ///
 /// # Errors
 /// As [`Ingress::start`].
-pub async fn run(settings: Settings, health: Health, shutdown: Shutdown) -> anyhow::Result<()> {
-    Ingress::start(&settings, &health).await?.serve(shutdown).await
+pub async fn run(
+    settings: &Settings,
+    kafka: &kafka::Settings,
+    store: Store,
+    health: Health,
+    shutdown: Shutdown,
+) -> anyhow::Result<()> {
+    Ingress::start(settings, kafka, store, &health).await?.serve(shutdown).await
 }
 
 /// Ready while Postgres answers, and not once the end has begun. Kafka is left out: without it the job reads still

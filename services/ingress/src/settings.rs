@@ -31,14 +31,10 @@ pub struct Settings {
     pub max_in_flight: usize,
     /// How long requests under way may go on after shutdown was asked for.
     pub drain_timeout: Duration,
-    /// The broker that commands go to.
-    pub kafka: kafka::Settings,
-    /// The database of keys, connections and jobs.
-    pub store: store::Settings,
 }
 
 impl Settings {
-    /// Reads the settings `ingress.*` and those of what the service stands on.
+    /// Reads `ingress.*`.
     pub fn read(source: &mut Source) -> Self {
         let settings = Self {
             listen: source.read(
@@ -96,8 +92,6 @@ impl Settings {
                 Duration::from_secs(8),
                 "How long requests under way may go on after shutdown was asked for",
             ),
-            kafka: kafka::Settings::read(source),
-            store: store::Settings::read(source),
         };
         settings.check(source);
         settings

@@ -1,0 +1,6 @@
+//! The REST surface, over real HTTP, on a real broker and a real database.
+
+mod api;
+mod away;
+mod refusals;
+mod sync;

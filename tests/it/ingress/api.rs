@@ -1,0 +1,120 @@
+//! An API to ask: the service in this process, an organisation, its key and its connection.
+
+use std::collections::BTreeMap;
+
+use domain::{ConnectionId, OrganisationId, Timestamp};
+use ingress::Ingress;
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
+use runtime::Shutdown;
+use runtime::health::Health;
+use runtime::settings::Source;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
+use store::connections::Consent;
+use store::keys::Scope;
+use store::{Store, connections, keys, organisations};
+use uuid::Uuid;
+
+use crate::support::Place;
+
+/// The header that carries the key.
+pub(super) const KEY: &str = "x-dolfin-api-key";
+
+/// The service and a tenant of it. Stops when dropped.
+pub(super) struct Api {
+    pub(super) place: Place,
+    pub(super) base: String,
+    pub(super) client: Client,
+    pub(super) store: Store,
+    pub(super) tenant: Tenant,
+    shutdown: Shutdown,
+}
+
+/// An organisation with a key and a connection.
+pub(super) struct Tenant {
+    pub(super) organisation: OrganisationId,
+    pub(super) key_id: Uuid,
+    pub(super) key: String,
+    pub(super) connection: ConnectionId,
+}
+
+impl Api {
+    /// The service in a place of its own.
+    pub(super) async fn start(name: &str) -> Self {
+        let place = Place::new(name);
+        let settings = place.settings();
+        Self::start_with(place, settings).await
+    }
+
+    /// The same with other settings.
+    pub(super) async fn start_with(place: Place, settings: BTreeMap<String, String>) -> Self {
+        let mut source = Source::from_parts(None, settings);
+        let kafka = kafka::Settings::read(&mut source);
+        let store = Store::connect(&store::Settings::read(&mut source)).unwrap();
+        let settings = ingress::Settings::read(&mut source);
+        let ingress = Ingress::start(&settings, &kafka, store.clone(), &Health::new()).await.unwrap();
+        let base = format!("http://{}", ingress.address().unwrap());
+        let shutdown = Shutdown::new();
+        tokio::spawn(ingress.serve(shutdown.clone()));
+        let tenant = tenant(&store).await;
+        Self { place, base, client: Client::new(), store, tenant, shutdown }
+    }
+
+    /// A request with the tenant's key.
+    pub(super) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.request_as(&self.tenant.key, method, path)
+    }
+
+    /// A request with any key.
+    pub(super) fn request_as(&self, key: &str, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.base)).header(KEY, key)
+    }
+
+    /// Asks for a sync of the tenant's connection; gives the job's path.
+    pub(super) async fn sync(&self) -> String {
+        let answer = self.request(Method::POST, &self.sync_path()).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::ACCEPTED);
+        answer.headers()["location"].to_str().unwrap().to_owned()
+    }
+
+    /// The path of a sync of the tenant's connection.
+    pub(super) fn sync_path(&self) -> String {
+        sync_path(&self.tenant.connection.to_string())
+    }
+}
+
+impl Drop for Api {
+    fn drop(&mut self) {
+        self.shutdown.request();
+    }
+}
+
+/// The path of a sync.
+pub(super) fn sync_path(connection: &str) -> String {
+    format!("/gmail-connections/{connection}/sync")
+}
+
+/// One more organisation.
+pub(super) async fn tenant(store: &Store) -> Tenant {
+    let now = Timestamp::from_millis(jiff::Timestamp::now().as_millisecond());
+    let organisation = organisations::create(store, "tests", now).await.unwrap().organisation_id;
+    let (key, text) = keys::create(store, organisation, "tests", &[Scope::Read, Scope::Write], now).await.unwrap();
+    let refresh_token = SecretString::from("of no use here");
+    let consent = Consent { account: "a@tests.example", email: "a@tests.example", refresh_token: &refresh_token };
+    let connection = connections::add(store, organisation, &consent, now).await.unwrap().connection_id;
+    Tenant { organisation, key_id: key.key_id, key: text.expose_secret().to_owned(), connection }
+}
+
+/// Checks that the answer is a problem document of this status and title about this path; gives the document.
+pub(super) async fn assert_problem(answer: Response, status: u16, title: &str) -> Value {
+    let path = answer.url().path().to_owned();
+    assert_eq!(answer.status().as_u16(), status, "{path}");
+    assert_eq!(answer.headers()["content-type"], "application/problem+json", "{path}");
+    assert_eq!(answer.headers().contains_key("retry-after"), status == 503, "{path}");
+    let body: Value = answer.json().await.unwrap();
+    assert_eq!(body["title"], title, "{body}");
+    assert_eq!(body["status"], status, "{body}");
+    assert_eq!(body["instance"], path, "{body}");
+    assert!(body["type"].is_string() && body["detail"].is_string(), "{body}");
+    body
+}
