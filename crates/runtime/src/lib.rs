@@ -1,10 +1,12 @@
 //! What every service starts with: its settings, its telemetry, its health endpoint and the
 //! order to stop.
 
+pub mod backoff;
 pub mod health;
 pub mod metric;
 pub mod settings;
 pub mod shutdown;
 pub mod telemetry;
 
+pub use backoff::Backoff;
 pub use shutdown::Shutdown;

@@ -1,1 +1,251 @@
-//! To be written.
+//! The scheduler: asks for a sync of every connection twice a day, at a time of day of its own.
+//!
+//! When a connection is due is arithmetic ([`domain::schedule`]); all that is stored is one instant, the watermark, up
+//! to which every slot has been fired and acknowledged. It moves after the acknowledgements, so a crash repeats slots
+//! and never skips one; a repeated slot is the same job, which the poller knows. Any number of schedulers may run: the
+//! one that is ahead fires, the others see its watermark and skip what it did.
+
+mod fire;
+mod metric;
+mod pace;
+mod plan;
+mod settings;
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use domain::Timestamp;
+use kafka::Producer;
+use kafka::topics::{self, Topic, Topics};
+use runtime::health::{Check, Health};
+use runtime::{Backoff, Shutdown};
+use store::Store;
+use tokio::task::JoinHandle;
+
+pub use settings::Settings;
+
+use crate::fire::Fire;
+use crate::pace::Pace;
+use crate::plan::Plan;
+use crate::settings::millis;
+
+/// The watermark's name in the store.
+pub const SCHEDULE: &str = "gmail-sync";
+
+/// The schedule looks at the clock at least so often.
+const TICK: Duration = Duration::from_secs(1);
+
+/// And at most so often: what falls due within it is fired together.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Slots fired between two moves of the watermark, so that a crash repeats few.
+const BATCH: usize = 1_000;
+
+/// With nothing to fire the watermark still moves so often.
+const IDLE: domain::Duration = domain::Duration::from_secs(15);
+
+/// Fires the schedule until the order to stop.
+///
+/// # Errors
+/// When the topic cannot be had, or the settings or the schema of Postgres cannot be used. Servers that are away are
+/// waited for.
+pub async fn run(settings: Settings, health: Health, shutdown: Shutdown) -> anyhow::Result<()> {
+    let ready = health.readiness("scheduler");
+    let topics = Topics::new(&settings.kafka.topic_prefix);
+    topics::create(&settings.kafka, &topics, &[Topic::Poll]).await.context("creating the scheduler's topic")?;
+    let producer = Producer::new(&settings.kafka, "scheduler").context("making the scheduler's producer")?;
+    let store = Store::connect(&settings.store).context("connecting the scheduler to Postgres")?;
+    let Some(watermark) = begin(&store, &ready, &shutdown).await? else { return Ok(()) };
+    let fire = Fire {
+        producer: producer.clone(),
+        topic: topics.name(Topic::Poll).clone(),
+        deadline: millis(settings.job_deadline),
+        in_flight: settings.in_flight,
+    };
+    let now = clock();
+    let pace = Pace::new(millis(settings.interval), settings.catch_up, millis(settings.look_ahead), watermark, now);
+    tracing::info!(behind_seconds = pace.behind().as_millis() / 1_000, "The schedule runs");
+    let result = Scheduler {
+        plan: Plan::empty(pace.at()),
+        next_plan: None,
+        fired_to: watermark,
+        settings,
+        store,
+        fire,
+        pace,
+        ready,
+        shutdown,
+    }
+    .run()
+    .await;
+    producer.flush().await;
+    result
+}
+
+/// Brings the schema up to date and reads the watermark; waits while Postgres is away. None when the stop was ordered.
+async fn begin(store: &Store, ready: &Check, shutdown: &Shutdown) -> anyhow::Result<Option<Option<Timestamp>>> {
+    let mut backoff = Backoff::default();
+    loop {
+        let watermark = match store.migrate().await {
+            Ok(()) => store::schedule::fired_to(store, SCHEDULE).await,
+            Err(error) => Err(error),
+        };
+        match watermark {
+            Ok(watermark) => return Ok(Some(watermark)),
+            Err(error) if error.is_unavailable() => {
+                tracing::warn!(%error, "The scheduler waits for Postgres");
+                ready.fail(error.to_string());
+            }
+            Err(error) => return Err(error).context("reading up to where the schedule has fired"),
+        }
+        if !backoff.pause(shutdown).await {
+            return Ok(None);
+        }
+    }
+}
+
+struct Scheduler {
+    settings: Settings,
+    store: Store,
+    fire: Fire,
+    pace: Pace,
+    /// Slots not fired yet, complete up to the plan's end.
+    plan: Plan,
+    /// The plan that follows, while it is being made.
+    next_plan: Option<JoinHandle<Result<Option<Plan>, store::Error>>>,
+    /// Where the watermark stands, as far as this process knows.
+    fired_to: Option<Timestamp>,
+    ready: Check,
+    shutdown: Shutdown,
+}
+
+impl Scheduler {
+    async fn run(mut self) -> anyhow::Result<()> {
+        let mut backoff = Backoff::default();
+        while !self.shutdown.is_requested() {
+            match self.turn().await {
+                Ok(()) => {
+                    self.ready.pass();
+                    backoff.reset();
+                    self.sleep().await;
+                }
+                Err(error) if error.is_unavailable() => {
+                    tracing::warn!(%error, "The schedule waits for Postgres");
+                    self.ready.fail(error.to_string());
+                    backoff.pause(&self.shutdown).await;
+                }
+                Err(error) => return Err(error).context("running the schedule"),
+            }
+        }
+        if let Some(plan) = self.next_plan {
+            plan.abort();
+        }
+        Ok(())
+    }
+
+    /// Fires what is due, in batches, and moves the watermark after each.
+    async fn turn(&mut self) -> Result<(), store::Error> {
+        self.look_ahead().await?;
+        if let Some(watermark) = store::schedule::fired_to(&self.store, SCHEDULE).await? {
+            self.pace.skip_to(watermark);
+            self.fired_to = self.fired_to.max(Some(watermark));
+            // What lies ahead of the clock was fired under a clock that ran ahead; its jobs are known.
+            self.plan.skip_to(watermark.min(self.pace.at()));
+        }
+        let stood = self.pace.at();
+        self.pace.advance(clock(), self.plan.until);
+        let to = self.pace.at();
+        if to < stood {
+            tracing::warn!("The clock went back; the schedule begins anew there");
+            self.forget_plans();
+            return Ok(());
+        }
+        let mut moves = self.fired_to.is_none_or(|fired_to| to.since(fired_to) >= IDLE);
+        loop {
+            let slots = self.plan.take(to, BATCH);
+            let last = slots.last().map(|slot| slot.at);
+            moves |= last.is_some();
+            if !slots.is_empty() && !self.fire.all(&slots, clock(), &self.shutdown).await {
+                // Not all are written. They are fired again from where the watermark stands.
+                return Ok(());
+            }
+            // A full batch may end between slots of one instant: only what lies before it is complete.
+            match last {
+                Some(last) if slots.len() == BATCH => self.fired(last - domain::Duration::from_millis(1)).await?,
+                _ => break,
+            }
+        }
+        if moves {
+            self.fired(to).await?;
+        }
+        metric::behind(self.pace.behind());
+        metric::planned(self.plan.len());
+        Ok(())
+    }
+
+    /// Moves the watermark.
+    async fn fired(&mut self, to: Timestamp) -> Result<(), store::Error> {
+        if self.fired_to.is_none_or(|fired_to| fired_to < to) {
+            store::schedule::advance(&self.store, SCHEDULE, to).await?;
+            self.fired_to = Some(to);
+        }
+        Ok(())
+    }
+
+    /// Sees to it that there is a plan for the time to come, and begins the next one before this one ends: reading a
+    /// million connections takes a while, and what falls due meanwhile must not wait for it.
+    async fn look_ahead(&mut self) -> Result<(), store::Error> {
+        if self.plan.until < self.pace.at() {
+            // More than one interval was missed; what was planned is of no use.
+            self.forget_plans();
+        }
+        // While behind, time runs faster, and a plan has to reach further to last as long.
+        let behind = self.pace.behind() > domain::Duration::ZERO;
+        let factor = if behind { i64::from(self.settings.catch_up) } else { 1 };
+        let reach = domain::Duration::from_millis(millis(self.settings.look_ahead).as_millis().saturating_mul(factor));
+        let left = self.plan.until.since(self.pace.at());
+        if self.next_plan.is_none() && left.as_millis() <= reach.as_millis() / 2 {
+            let (store, shutdown) = (self.store.clone(), self.shutdown.clone());
+            let (schedule, page) = (self.settings.schedule(), self.settings.page);
+            let (from, until) = (self.plan.until, self.plan.until + reach);
+            self.next_plan =
+                Some(tokio::spawn(async move { plan::make(&store, schedule, page, from, until, &shutdown).await }));
+        }
+        // Without anything planned there is nothing to do but wait for it.
+        let due = left == domain::Duration::ZERO || self.next_plan.as_ref().is_some_and(JoinHandle::is_finished);
+        if let Some(plan) = self.next_plan.take_if(|_| due) {
+            match plan.await {
+                Ok(Ok(Some(plan))) => self.plan.append(plan),
+                // The stop was ordered.
+                Ok(Ok(None)) => {}
+                Ok(Err(error)) => return Err(error),
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins planning anew where the schedule's time stands.
+    fn forget_plans(&mut self) {
+        self.plan = Plan::empty(self.pace.at());
+        if let Some(plan) = self.next_plan.take() {
+            plan.abort();
+        }
+    }
+
+    /// Sleeps until the next slot is due, at most for a tick.
+    async fn sleep(&self) {
+        let until =
+            self.plan.next().map_or(TICK, |next| Duration::from_millis(next.since(clock()).as_millis().unsigned_abs()));
+        tokio::select! {
+            () = tokio::time::sleep(until.clamp(PAUSE, TICK)) => {}
+            () = self.shutdown.requested() => {}
+        }
+    }
+}
+
+/// What the clock says.
+fn clock() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}

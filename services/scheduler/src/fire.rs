@@ -1,0 +1,76 @@
+//! Turns slots into commands.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use domain::{Duration, PollGmailConnection, Timestamp, Trigger};
+use events::TraceParent;
+use events::headers::Envelope;
+use futures_util::{StreamExt, stream};
+use kafka::{OutRecord, Producer};
+use runtime::{Backoff, Shutdown};
+
+use crate::metric;
+use crate::plan::Slot;
+
+/// Who says so, in CloudEvents.
+const SOURCE: &str = "urn:mailtide:scheduler";
+
+/// Writes commands for slots.
+pub(crate) struct Fire {
+    pub(crate) producer: Producer,
+    pub(crate) topic: Arc<str>,
+    pub(crate) deadline: Duration,
+    pub(crate) in_flight: usize,
+}
+
+impl Fire {
+    /// Writes one command for each slot and waits until all are acknowledged, trying again while the brokers are
+    /// away: a slot is never given up. False when the stop was ordered first; then the watermark must not move.
+    pub(crate) async fn all(&self, slots: &[Slot], now: Timestamp, shutdown: &Shutdown) -> bool {
+        let written = stream::iter(slots)
+            .map(|slot| self.one(slot, now, shutdown))
+            .buffer_unordered(self.in_flight)
+            .all(std::future::ready)
+            .await;
+        if written {
+            metric::fired(slots.len());
+        }
+        written
+    }
+
+    async fn one(&self, slot: &Slot, now: Timestamp, shutdown: &Shutdown) -> bool {
+        let record = self.record(slot, now);
+        let mut backoff = Backoff::default();
+        loop {
+            match self.producer.send(&record).await {
+                Ok(_) => return true,
+                Err(error) => {
+                    tracing::warn!(%error, connection = %slot.connection.connection_id, "A scheduled sync waits");
+                    metric::retried();
+                }
+            }
+            if !backoff.pause(shutdown).await {
+                return false;
+            }
+        }
+    }
+
+    fn record(&self, slot: &Slot, now: Timestamp) -> OutRecord {
+        let command = PollGmailConnection {
+            job_id: slot.job_id(),
+            organisation_id: slot.connection.organisation_id,
+            connection_id: slot.connection.connection_id,
+            trigger: Trigger::Schedule,
+            window: None,
+            token_version: slot.connection.token_version,
+            requested_at: now,
+            deadline: now + self.deadline,
+        };
+        let frame = events::encode(&command);
+        let trace = TraceParent::new(rand::random(), rand::random());
+        let headers = Envelope::new(SOURCE, now, trace).headers(&command, &frame);
+        let key = Bytes::from(command.connection_id.to_string());
+        OutRecord::new(&self.topic, key, frame, headers.into())
+    }
+}

@@ -1,0 +1,183 @@
+//! Which connections have a slot in the next stretch of time: one pass over all of them, in bounded memory.
+
+use std::collections::VecDeque;
+
+use domain::schedule::{self, Schedule};
+use domain::{ConnectionState, JobId, Timestamp};
+use runtime::{Backoff, Shutdown};
+use store::Store;
+use store::connections::{self, Due};
+
+/// One slot of one connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Slot {
+    /// When it is due.
+    pub(crate) at: Timestamp,
+    /// Whose it is.
+    pub(crate) connection: Due,
+}
+
+impl Slot {
+    /// The job that the slot is.
+    pub(crate) fn job_id(&self) -> JobId {
+        schedule::job_id(self.connection.connection_id, self.at)
+    }
+}
+
+/// All slots after one instant and up to another, in order.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    /// The instant up to which the plan is complete.
+    pub(crate) until: Timestamp,
+    slots: VecDeque<Slot>,
+}
+
+impl Plan {
+    /// A plan of nothing, for the time up to `until`.
+    pub(crate) const fn empty(until: Timestamp) -> Self {
+        Self { until, slots: VecDeque::new() }
+    }
+
+    /// Adds the slots of a page of connections.
+    fn add(&mut self, schedule: Schedule, from: Timestamp, page: &[Due]) {
+        // The others have nothing to be synced with; a renewed consent starts a sync of its own.
+        let active = page.iter().filter(|connection| connection.state == ConnectionState::Active);
+        self.slots.extend(active.flat_map(|connection| {
+            let due = schedule.due(connection.connection_id, from, self.until);
+            due.map(|at| Slot { at, connection: *connection })
+        }));
+    }
+
+    /// Appends the plan of the time that follows this one's.
+    pub(crate) fn append(&mut self, mut next: Self) {
+        self.until = next.until;
+        self.slots.append(&mut next.slots);
+    }
+
+    /// Takes out the slots up to `to`, at most `limit` of them.
+    pub(crate) fn take(&mut self, to: Timestamp, limit: usize) -> Vec<Slot> {
+        let due = self.slots.iter().take(limit).take_while(|slot| slot.at <= to).count();
+        self.slots.drain(..due).collect()
+    }
+
+    /// Drops the slots up to `to`.
+    pub(crate) fn skip_to(&mut self, to: Timestamp) {
+        let due = self.slots.partition_point(|slot| slot.at <= to);
+        self.slots.drain(..due);
+    }
+
+    /// When the next slot is due, if there is one.
+    pub(crate) fn next(&self) -> Option<Timestamp> {
+        self.slots.front().map(|slot| slot.at)
+    }
+
+    /// How many slots there are.
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
+    }
+}
+
+/// The plan for the time after `from` and up to `until`. Waits while Postgres is away; none when the stop was ordered.
+///
+/// # Errors
+/// When Postgres answers what cannot be used.
+pub(crate) async fn make(
+    store: &Store,
+    schedule: Schedule,
+    page: u32,
+    from: Timestamp,
+    until: Timestamp,
+    shutdown: &Shutdown,
+) -> Result<Option<Plan>, store::Error> {
+    let mut plan = Plan::empty(until);
+    let mut backoff = Backoff::default();
+    let mut after = None;
+    while !shutdown.is_requested() {
+        match connections::page(store, after, page).await {
+            Ok(connections) => {
+                backoff.reset();
+                plan.add(schedule, from, &connections);
+                after = connections.last().map(|connection| connection.connection_id);
+                if (connections.len() as u64) < u64::from(page) {
+                    plan.slots.make_contiguous().sort_unstable_by_key(|slot| (slot.at, slot.connection.connection_id));
+                    return Ok(Some(plan));
+                }
+            }
+            Err(error) if error.is_unavailable() => {
+                tracing::warn!(%error, "Connections could not be read, trying again");
+                backoff.pause(shutdown).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::{ConnectionId, Duration, OrganisationId, TokenVersion};
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn connection(n: u128, state: ConnectionState) -> Due {
+        Due {
+            connection_id: ConnectionId::from_uuid(Uuid::new_v5(&Uuid::NAMESPACE_OID, &n.to_be_bytes())),
+            organisation_id: OrganisationId::from_uuid(Uuid::from_u128(1)),
+            token_version: TokenVersion(1),
+            state,
+        }
+    }
+
+    fn planned(page: &[Due], from: Timestamp, until: Timestamp) -> Plan {
+        let mut plan = Plan::empty(until);
+        plan.add(Schedule::default(), from, page);
+        plan.slots.make_contiguous().sort_unstable_by_key(|slot| slot.at);
+        plan
+    }
+
+    const START: Timestamp = Timestamp::from_millis(1_770_000_000_000);
+
+    #[test]
+    fn plans_of_times_that_follow_each_other_hold_each_slot_once() {
+        let page: Vec<Due> = (0..500).map(|n| connection(n, ConnectionState::Active)).collect();
+        let steps = [0, 1, 7, 60, 61, 400, 720].map(|minutes| START + Duration::from_minutes(minutes));
+        let mut plan = Plan::empty(START);
+        for step in steps.windows(2) {
+            plan.append(planned(&page, step[0], step[1]));
+        }
+        assert_eq!(plan.len(), 500, "12 hours hold one slot of each connection");
+        let mut fired = plan.take(START + Duration::from_minutes(30), 10);
+        assert_eq!(fired.len(), 10);
+        while plan.len() > 0 {
+            fired.extend(plan.take(plan.until, 64));
+        }
+        assert!(fired.is_sorted_by_key(|slot| slot.at));
+        fired.sort_unstable_by_key(Slot::job_id);
+        fired.dedup_by_key(|slot| slot.job_id());
+        assert_eq!(fired.len(), 500);
+    }
+
+    #[test]
+    fn connections_that_cannot_be_synced_are_left_out() {
+        let states = [
+            ConnectionState::Active,
+            ConnectionState::NeedsReauth,
+            ConnectionState::Quarantined,
+            ConnectionState::Forgotten,
+        ];
+        let page: Vec<Due> = states.iter().enumerate().map(|(n, state)| connection(n as u128, *state)).collect();
+        let mut plan = planned(&page, START, START + Duration::from_hours(12));
+        let fired = plan.take(plan.until, 10);
+        assert_eq!(fired.iter().map(|slot| slot.connection).collect::<Vec<_>>(), page[..1]);
+    }
+
+    #[test]
+    fn what_another_has_fired_is_dropped() {
+        let page: Vec<Due> = (0..100).map(|n| connection(n, ConnectionState::Active)).collect();
+        let mut plan = planned(&page, START, START + Duration::from_hours(12));
+        let middle = START + Duration::from_hours(6);
+        plan.skip_to(middle);
+        assert!(plan.next().is_some_and(|slot| slot > middle));
+    }
+}
