@@ -25,7 +25,7 @@ use gmail::{Client, Gate};
 use kafka::lane::{self, Lane, LaneSettings};
 use kafka::topics::{self, Topic, Topics};
 use runtime::Shutdown;
-use runtime::health::Health;
+use runtime::health::{Check, Health};
 use store::Store;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -69,6 +69,8 @@ pub async fn run_on<M: Mailboxes>(
     health: Health,
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
+    // Before the first wait, so that nobody takes a poller for ready that has no lanes yet.
+    let begun = health.readiness("poller");
     let topics = Topics::new(&kafka.topic_prefix);
     topics::create(kafka, &topics, &TOPICS).await.context("Creating the poller's topics")?;
     topics::check(kafka, &topics, &TOPICS).await.context("Checking the poller's topics")?;
@@ -93,13 +95,59 @@ pub async fn run_on<M: Mailboxes>(
             .with_context(|| format!("Starting lane {number} of the poller"))?;
         lanes.push(lane);
     }
-    watch(lanes, &health, kafka.lane.max_poll_interval, &shutdown).await
+    let checks = LaneChecks::all(&lanes, &health, kafka.lane.max_poll_interval);
+    begun.pass();
+    watch(lanes, checks, &shutdown).await
+}
+
+/// What the health of the process hears of one lane.
+struct LaneChecks {
+    watch: lane::Watch,
+    ready: Check,
+    alive: Check,
+    stuck: Duration,
+}
+
+impl LaneChecks {
+    fn all(lanes: &[Lane], health: &Health, stuck: Duration) -> Vec<Self> {
+        let checks = lanes.iter().enumerate().map(|(number, lane)| {
+            let name = format!("poller-lane-{number}");
+            Self {
+                watch: lane.watch(),
+                ready: health.readiness(format!("{name}-restored")),
+                alive: health.liveness(name, stuck),
+                stuck,
+            }
+        });
+        checks.collect()
+    }
+
+    fn report(&self) {
+        let status = self.watch.status();
+        if status.is_ready() {
+            self.ready.pass();
+        } else {
+            self.ready.fail(match &status.last_failure {
+                Some(failure) => format!("{:?}: {failure}", status.phase),
+                None => format!("{:?}", status.phase),
+            });
+        }
+        // A lane that waits for Kafka turns too; one that does not turn is stuck.
+        if status.idle_for() < self.stuck {
+            self.alive.pass();
+        }
+    }
 }
 
 /// Watches the lanes until the order to stop, or until one gives up.
-async fn watch(mut lanes: Vec<Lane>, health: &Health, stuck: Duration, shutdown: &Shutdown) -> anyhow::Result<()> {
-    let watches: Vec<_> = lanes.iter().map(Lane::watch).collect();
-    let checks = tokio::spawn(report(watches, health.clone(), stuck));
+async fn watch(mut lanes: Vec<Lane>, checks: Vec<LaneChecks>, shutdown: &Shutdown) -> anyhow::Result<()> {
+    let reports = tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(WATCH_EVERY);
+        loop {
+            ticks.tick().await;
+            checks.iter().for_each(LaneChecks::report);
+        }
+    });
     let result = {
         let mut ends: Vec<_> = lanes.iter_mut().map(|lane| Box::pin(lane.ended())).collect();
         tokio::select! {
@@ -107,7 +155,7 @@ async fn watch(mut lanes: Vec<Lane>, health: &Health, stuck: Duration, shutdown:
             (result, ..) = futures_util::future::select_all(&mut ends) => result.context("A lane of the poller gave up"),
         }
     };
-    checks.abort();
+    reports.abort();
     lanes.iter().for_each(Lane::stop);
     for lane in &mut lanes {
         if result.is_ok() {
@@ -115,33 +163,4 @@ async fn watch(mut lanes: Vec<Lane>, health: &Health, stuck: Duration, shutdown:
         }
     }
     result
-}
-
-/// Keeps the health checks of the lanes up to date.
-async fn report(watches: Vec<lane::Watch>, health: Health, stuck: Duration) {
-    let checks: Vec<_> = (0..watches.len())
-        .map(|number| {
-            let name = format!("poller-lane-{number}");
-            (health.readiness(format!("{name}-restored")), health.liveness(name, stuck))
-        })
-        .collect();
-    let mut ticks = tokio::time::interval(WATCH_EVERY);
-    loop {
-        ticks.tick().await;
-        for (watch, (ready, alive)) in watches.iter().zip(&checks) {
-            let status = watch.status();
-            if status.is_ready() {
-                ready.pass();
-            } else {
-                ready.fail(match &status.last_failure {
-                    Some(failure) => format!("{:?}: {failure}", status.phase),
-                    None => format!("{:?}", status.phase),
-                });
-            }
-            // A lane that waits for Kafka turns too; one that does not turn is stuck.
-            if status.idle_for() < stuck {
-                alive.pass();
-            }
-        }
-    }
 }
