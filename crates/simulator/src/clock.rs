@@ -83,6 +83,13 @@ pub(crate) fn http_date(ms: i64) -> String {
         .unwrap_or_else(|_| "Thu, 01 Jan 1970 00:00:00 GMT".to_owned())
 }
 
+/// `ms` in RFC 3339 with milliseconds, as in Gmail's "Retry after".
+pub(crate) fn rfc3339(ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(ms)
+        .map(|at| format!("{at:.3}"))
+        .unwrap_or_else(|_| "1970-01-01T00:00:00.000Z".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,5 +110,6 @@ mod tests {
     #[test]
     fn dates_are_spelled_as_on_the_wire() {
         assert_eq!(http_date(784_111_777_000), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(rfc3339(1_789_156_800_000), "2026-09-11T20:00:00.000Z");
     }
 }

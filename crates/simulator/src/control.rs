@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
+use crate::faults::Rule;
 use crate::grant::{Cause, Token};
 use crate::import;
 use crate::label::{self, LabelSet};
@@ -410,6 +411,21 @@ impl Control {
     /// Changes the price list and the limits.
     pub fn set_tariff(&self, tariff: Tariff, limits: Limits) {
         self.world.set_tariff(tariff, limits);
+    }
+
+    /// Lets calls go wrong by this rule from now on.
+    pub fn add_fault(&self, rule: Rule) {
+        self.world.faults.add(rule);
+    }
+
+    /// Ends all faults.
+    pub fn clear_faults(&self) {
+        self.world.faults.clear();
+    }
+
+    /// The fault rules, each with how many calls it hit.
+    pub fn faults(&self) -> Vec<(Rule, u64)> {
+        self.world.faults.rules()
     }
 
     /// Everything that was asked so far.

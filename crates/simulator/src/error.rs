@@ -120,6 +120,11 @@ impl ApiError {
         error
     }
 
+    /// 400 `failedPrecondition`.
+    pub(crate) fn failed_precondition(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "FAILED_PRECONDITION", "failedPrecondition", message)
+    }
+
     /// 401 for a token that is not, or no longer, good.
     pub(crate) fn bad_token() -> Self {
         let message = format!("Request had invalid authentication credentials. {CREDENTIALS_HELP}");
@@ -186,6 +191,20 @@ impl ApiError {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "RESOURCE_EXHAUSTED", "rateLimitExceeded", message)
     }
 
+    /// 429 or 403 whose message says when to come again, with two spaces before `Retry`.
+    pub(crate) fn user_rate(status: StatusCode, until_ms: i64) -> Self {
+        let until = crate::clock::rfc3339(until_ms);
+        let message = format!("User-rate limit exceeded.  Retry after {until}");
+        let canonical = if status == StatusCode::FORBIDDEN { "PERMISSION_DENIED" } else { "RESOURCE_EXHAUSTED" };
+        let mut error = Self::new(status, canonical, "userRateLimitExceeded", message);
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            error.entry = error.entry.take().map(|entry| Entry { reason: "rateLimitExceeded", ..entry });
+        } else {
+            error.entry = error.entry.take().map(|entry| Entry { domain: Some("usageLimits"), ..entry });
+        }
+        error
+    }
+
     /// 403 of a quota by the minute; `limit` is its name in the console, `quota_limit` its id.
     pub(crate) fn quota(limit: &str, quota_limit: &'static str, value: u64) -> Self {
         let message = format!(
@@ -217,6 +236,24 @@ impl ApiError {
         let mut error = Self::new(StatusCode::FORBIDDEN, "PERMISSION_DENIED", reason, message);
         error.entry = error.entry.take().map(|entry| Entry { domain: Some(domain), ..entry });
         error.canonical = None;
+        error
+    }
+
+    /// 500, 502, 503 or 504 with reason `backendError`.
+    pub(crate) fn backend(status: StatusCode) -> Self {
+        let (canonical, message) = match status {
+            StatusCode::SERVICE_UNAVAILABLE => ("UNAVAILABLE", "The service is currently unavailable."),
+            StatusCode::GATEWAY_TIMEOUT => ("DEADLINE_EXCEEDED", "Deadline expired before operation could complete."),
+            StatusCode::BAD_GATEWAY => ("UNAVAILABLE", "Bad Gateway"),
+            _ => ("INTERNAL", "Internal error encountered."),
+        };
+        Self::new(status, canonical, "backendError", message)
+    }
+
+    /// 400 of a batch as a whole, without `errors`.
+    pub(crate) fn batch(message: impl Into<String>) -> Self {
+        let mut error = Self::invalid_argument(message);
+        error.entry = None;
         error
     }
 

@@ -143,6 +143,8 @@ static LABEL: Shape = Shape(&[
 ]);
 /// `ListLabelsResponse` of the discovery document.
 pub(crate) static LABEL_LIST: Shape = Shape(&[("labels", &LABEL)]);
+/// `WatchResponse` of the discovery document.
+pub(crate) static WATCH: Shape = Shape(&[("historyId", &LEAF), ("expiration", &LEAF)]);
 
 /// Reads a `fields` parameter; empty is everything.
 pub(crate) fn parse(text: &str) -> Result<Mask, Error> {

@@ -11,6 +11,7 @@
 mod clock;
 mod control;
 mod error;
+mod faults;
 mod fields;
 mod grant;
 mod http;
@@ -25,6 +26,7 @@ mod scope;
 mod seed;
 mod settings;
 mod synthetic;
+mod watch;
 mod world;
 
 use std::net::SocketAddr;
@@ -32,13 +34,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use axum::serve::ListenerExt as _;
 use runtime::Shutdown;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 pub use clock::Clock;
 pub use control::{Control, Created, Delivery, Error, Mails, NewMailbox, Spent, Truth, UsageReport};
+pub use faults::{Fault, Latency, Refusal, Rule, ScenarioError};
 pub use grant::Cause;
 pub use import::{Error as ImportError, Imported, mbox, read as read_mail};
 pub use label::Error as LabelError;
@@ -93,16 +95,17 @@ pub async fn start(settings: Settings) -> anyhow::Result<Running> {
         .with_context(|| format!("Listening on {} for the Gmail simulator (simulator.listen)", settings.listen))?;
     let addr = listener.local_addr().context("Asking for the simulator's own address")?;
     let world = Arc::new(world::World::new(&settings));
+    if let Some(path) = &settings.scenario {
+        let rules = faults::scenario(path)
+            .with_context(|| format!("Using the scenario {} (simulator.scenario)", path.display()))?;
+        rules.into_iter().for_each(|rule| world.faults.add(rule));
+    }
     let control = Control::new(Arc::clone(&world));
     let shutdown = Shutdown::new();
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "A connection to the simulator keeps Nagle's delay");
-        }
-    });
     let stop = shutdown.clone();
-    let server =
-        axum::serve(listener, http::router(world)).with_graceful_shutdown(async move { stop.requested().await });
+    let service = http::router(world).into_make_service_with_connect_info::<http::wire::Cut>();
+    let server = axum::serve(http::wire::Wires(listener), service);
+    let server = server.with_graceful_shutdown(async move { stop.requested().await });
     let server = tokio::spawn(server.into_future());
     let base_url = format!("http://{addr}");
     tracing::info!(%addr, "The Gmail simulator listens");

@@ -196,21 +196,6 @@ impl MinuteWindow {
         }
         self.sum += u64::from(units);
     }
-
-    /// When `units` more fit under `limit`, ms since the epoch.
-    pub(crate) fn fits_at(&mut self, units: u32, limit: u64, now_ms: i64) -> i64 {
-        let mut sum = self.spent(now_ms);
-        for &(slot, spent) in &self.slots {
-            if sum + u64::from(units) <= limit {
-                break;
-            }
-            sum -= u64::from(spent);
-            if sum + u64::from(units) <= limit {
-                return (slot + MINUTE + 1) * SLOT_MS;
-            }
-        }
-        now_ms
-    }
 }
 
 /// What the whole project spent.
@@ -224,8 +209,8 @@ pub(crate) struct Project {
 /// Which budget a call does not fit in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exceeded {
-    /// The user's minute; the time when the call would fit, ms since the epoch.
-    UserMinute(i64),
+    /// The user's minute.
+    UserMinute,
     /// The project's minute.
     ProjectMinute,
     /// The project's day.
@@ -256,7 +241,7 @@ pub(crate) fn charge(
         return Err(Exceeded::ProjectMinute);
     }
     if user.spent(now_ms) + more > limits.user_minute {
-        return Err(Exceeded::UserMinute(user.fits_at(units, limits.user_minute, now_ms)));
+        return Err(Exceeded::UserMinute);
     }
     user.spend(units, now_ms);
     project.minute.spend(units, now_ms);
@@ -275,8 +260,8 @@ mod tests {
         let mut spend = |user: &mut MinuteWindow, units, at| charge(user, &mut project, &limits, units, at);
         assert_eq!(spend(&mut user, 60, 1_000), Ok(()));
         assert_eq!(spend(&mut user, 40, 31_000), Ok(()));
-        assert_eq!(spend(&mut user, 1, 60_999), Err(Exceeded::UserMinute(61_100)));
-        assert_eq!(spend(&mut user, 61, 60_999), Err(Exceeded::UserMinute(91_100)));
+        assert_eq!(spend(&mut user, 1, 60_999), Err(Exceeded::UserMinute));
+        assert_eq!(spend(&mut user, 61, 60_999), Err(Exceeded::UserMinute));
         let mut other = MinuteWindow::default();
         assert_eq!(spend(&mut other, 71, 60_999), Err(Exceeded::ProjectMinute));
         assert_eq!(spend(&mut user, 60, 61_100), Ok(()));

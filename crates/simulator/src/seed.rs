@@ -22,6 +22,13 @@ impl Seed {
         let wide = u128::from(self.next()) * u128::from(bound);
         u64::try_from(wide >> 64).expect("the high half of a 128-bit product fits in 64 bits")
     }
+
+    /// A number in `0.0..1.0`.
+    pub(crate) fn unit(&mut self) -> f64 {
+        // 53 bits: every value is exact.
+        let bits = self.next() >> 11;
+        bits as f64 / (1_u64 << 53) as f64
+    }
 }
 
 /// A number that depends on every bit of `value` and on nothing else.
@@ -45,6 +52,9 @@ mod tests {
             assert_eq!(value, b.below(10));
             assert!(value < 10);
             same += u32::from(value == other.below(10));
+            let unit = a.unit();
+            assert_eq!(unit, b.unit());
+            assert!((0.0..1.0).contains(&unit));
         }
         assert!(same < 200, "two purposes gave the same number {same} times of 1000");
         assert_eq!(Seed(1).below(0), 0);

@@ -1,6 +1,7 @@
 //! The simulator's settings, and the behaviour that can be changed while it runs.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use runtime::settings::Source;
@@ -26,6 +27,8 @@ pub struct Settings {
     pub project_day: Option<u64>,
     /// Requests of one user at the same time; the tariff's when absent.
     pub concurrent_per_user: Option<u32>,
+    /// A JSON list of fault rules that are in force from the start.
+    pub scenario: Option<PathBuf>,
     /// What can be changed while it runs.
     pub behaviour: Behaviour,
 }
@@ -78,6 +81,7 @@ impl Default for Settings {
             project_minute: None,
             project_day: None,
             concurrent_per_user: None,
+            scenario: None,
             behaviour: Behaviour::default(),
         }
     }
@@ -131,6 +135,12 @@ impl Settings {
                 "simulator.concurrent_per_user",
                 "Requests of one user at the same time, instead of the usual",
             ),
+            scenario: source
+                .read_opt::<String>(
+                    "simulator.scenario",
+                    "File with a JSON list of fault rules, in force from the start",
+                )
+                .map(PathBuf::from),
             behaviour: Behaviour {
                 history_lag_ms,
                 index_lag_ms,

@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::clock::Clock;
+use crate::faults::Faults;
 use crate::grant::Grants;
 use crate::mailbox::{Birth, Mailbox};
 use crate::quota::{self, Exceeded, Limits, Method, MinuteWindow, Project, Tariff};
 use crate::seed::mix;
 use crate::settings::{Behaviour, Settings};
+use crate::watch::Watch;
 
 /// All of it.
 #[derive(Debug)]
@@ -22,6 +24,8 @@ pub(crate) struct World {
     behaviour: RwLock<Behaviour>,
     tariff: RwLock<(Tariff, Limits)>,
     project: Mutex<Project>,
+    /// What goes wrong.
+    pub(crate) faults: Faults,
     /// Requests to the token endpoint.
     pub(crate) token_requests: AtomicU64,
 }
@@ -45,6 +49,7 @@ pub(crate) struct Account {
     grants: Mutex<Grants>,
     /// Its own behaviour, where it differs from the others'.
     behaviour: Mutex<Option<Behaviour>>,
+    watch: Mutex<Option<Watch>>,
     minute: Mutex<MinuteWindow>,
     in_flight: AtomicU32,
     /// What was asked of it.
@@ -91,6 +96,7 @@ impl World {
             behaviour: RwLock::new(settings.behaviour.clone()),
             tariff: RwLock::new((settings.tariff, settings.limits())),
             project: Mutex::default(),
+            faults: Faults::new(settings.seed),
             token_requests: AtomicU64::new(0),
         }
     }
@@ -115,6 +121,7 @@ impl World {
             mailbox: Mutex::new(Mailbox::new(&birth)),
             grants: Mutex::default(),
             behaviour: Mutex::default(),
+            watch: Mutex::default(),
             minute: Mutex::default(),
             in_flight: AtomicU32::new(0),
             usage: Usage::default(),
@@ -196,6 +203,11 @@ impl Account {
     /// Gives the account a behaviour of its own, or takes it away.
     pub(crate) fn set_behaviour(&self, behaviour: Option<Behaviour>) {
         *self.behaviour.lock().unwrap_or_else(PoisonError::into_inner) = behaviour;
+    }
+
+    /// Its watch, live or lapsed.
+    pub(crate) fn watch(&self) -> MutexGuard<'_, Option<Watch>> {
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts a request as under way; `None` when there are too many.

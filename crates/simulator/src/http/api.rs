@@ -1,44 +1,31 @@
 //! The methods of the API.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{Path, State};
 use axum::response::Response;
-use http::{HeaderMap, StatusCode, header};
+use http::StatusCode;
 
+use super::asked::{Asked, answer};
 use super::params::{Params, message_id};
 use super::render::{self, Attachments, Format, Taken};
-use crate::error::{self, ApiError};
+use crate::error::ApiError;
 use crate::fields;
-use crate::grant::Token;
 use crate::json::Writer;
 use crate::label::{self, SYSTEM};
 use crate::mailbox::history::{Kind, View, Walk};
 use crate::mailbox::listing::Listing;
 use crate::query::{self, Query, Subject};
-use crate::quota::{Exceeded, Method};
-use crate::scope::Scopes;
+use crate::quota::Method;
 use crate::seed::mix;
-use crate::settings::Behaviour;
-use crate::world::{Account, World};
+use crate::world::World;
 
 /// What every handler is given.
 pub(crate) type Shared = State<Arc<World>>;
 
-/// One call: who asks for what, found to be allowed and paid for.
-struct Call<'q> {
-    params: Params<'q>,
-    account: Arc<Account>,
-    scopes: Scopes,
-    behaviour: Behaviour,
-    now_ms: i64,
-    seed: u64,
-}
-
 /// GET profile
-pub(crate) async fn profile(world: Shared, Path(user): Path<String>, query: RawQuery, head: HeaderMap) -> Response {
-    answer(&world, Method::GetProfile, &user, &query, &head, |call| {
+pub(crate) async fn profile(world: Shared, Path(user): Path<String>, asked: Asked) -> Response {
+    answer(&world, Method::GetProfile, &user, &asked, |call| {
         let mask = call.params.mask(&fields::PROFILE)?;
         let mailbox = call.account.mailbox();
         let mut writer = Writer::new(256, call.params.pretty(), &mask);
@@ -46,15 +33,16 @@ pub(crate) async fn profile(world: Shared, Path(user): Path<String>, query: RawQ
             o.text_field("emailAddress", &call.account.email);
             o.int_field("messagesTotal", mailbox.messages_total());
             o.int_field("threadsTotal", mailbox.threads_total());
-            o.long_field("historyId", mailbox.head());
+            o.long_field("historyId", mailbox.head().saturating_sub(call.head_behind));
         });
         Ok(writer.finish())
     })
+    .await
 }
 
 /// GET history
-pub(crate) async fn history(world: Shared, Path(user): Path<String>, query: RawQuery, head: HeaderMap) -> Response {
-    answer(&world, Method::ListHistory, &user, &query, &head, |call| {
+pub(crate) async fn history(world: Shared, Path(user): Path<String>, asked: Asked) -> Response {
+    answer(&world, Method::ListHistory, &user, &asked, |call| {
         let params = &call.params;
         let mask = params.mask(&fields::HISTORY_LIST)?;
         let after = params.page_token()?;
@@ -73,16 +61,23 @@ pub(crate) async fn history(world: Shared, Path(user): Path<String>, query: RawQ
             ahead: call.behaviour.ahead,
         };
         let walk = Walk { start, kinds, label, max, after, view };
-        let page = mailbox.history(&walk).map_err(|_| ApiError::not_found())?;
+        let mut page = mailbox.history(&walk).map_err(|_| ApiError::not_found())?;
+        page.head = page.head.saturating_sub(call.head_behind);
+        let is_poisoned = |id: u64| call.poisoned.contains(&id);
+        let mut named = page.records.iter().flat_map(|record| mailbox.wanted_changes(&walk, record.clone()));
+        if !call.poisoned.is_empty() && named.any(|change| is_poisoned(mailbox.message(change.message).id)) {
+            return Err(ApiError::backend(StatusCode::INTERNAL_SERVER_ERROR));
+        }
         let mut writer = Writer::new(256 + page.records.len() * 256, params.pretty(), &mask);
         render::write_history(&mut writer, &mailbox, &walk, &page, !call.behaviour.history_without_labels);
         Ok(writer.finish())
     })
+    .await
 }
 
 /// GET messages
-pub(crate) async fn messages(world: Shared, Path(user): Path<String>, query: RawQuery, head: HeaderMap) -> Response {
-    answer(&world, Method::ListMessages, &user, &query, &head, |call| {
+pub(crate) async fn messages(world: Shared, Path(user): Path<String>, asked: Asked) -> Response {
+    answer(&world, Method::ListMessages, &user, &asked, |call| {
         let params = &call.params;
         let mask = params.mask(&fields::MESSAGE_LIST)?;
         if call.scopes.has_metadata() && params.last("q").is_some() {
@@ -143,16 +138,12 @@ pub(crate) async fn messages(world: Shared, Path(user): Path<String>, query: Raw
         });
         Ok(writer.finish())
     })
+    .await
 }
 
 /// GET messages/{id}
-pub(crate) async fn message(
-    world: Shared,
-    Path((user, id)): Path<(String, String)>,
-    query: RawQuery,
-    head: HeaderMap,
-) -> Response {
-    answer(&world, Method::GetMessage, &user, &query, &head, |call| {
+pub(crate) async fn message(world: Shared, Path((user, id)): Path<(String, String)>, asked: Asked) -> Response {
+    answer(&world, Method::GetMessage, &user, &asked, |call| {
         let params = &call.params;
         let mask = params.mask(&fields::MESSAGE)?;
         let format = format(params)?;
@@ -161,6 +152,9 @@ pub(crate) async fn message(
             return Err(ApiError::forbidden(format!("Metadata scope doesn't allow format {name}")));
         }
         let id = message_id(&id)?;
+        if call.poisoned.contains(&id) {
+            return Err(ApiError::backend(StatusCode::INTERNAL_SERVER_ERROR));
+        }
         let taken = {
             let mailbox = call.account.mailbox();
             let message = mailbox.find(id).map(|index| mailbox.message(index));
@@ -173,16 +167,16 @@ pub(crate) async fn message(
         taken.write(&mut writer, format, &headers, mix(call.seed ^ call.now_ms.cast_unsigned()));
         Ok(writer.finish())
     })
+    .await
 }
 
 /// GET messages/{messageId}/attachments/{id}
 pub(crate) async fn attachment(
     world: Shared,
     Path((user, _message, id)): Path<(String, String, String)>,
-    query: RawQuery,
-    head: HeaderMap,
+    asked: Asked,
 ) -> Response {
-    answer(&world, Method::GetAttachment, &user, &query, &head, |call| {
+    answer(&world, Method::GetAttachment, &user, &asked, |call| {
         let mask = call.params.mask(&fields::ATTACHMENT)?;
         // The attachment's id alone says which it is; the path's message id is not looked at.
         let (message, part) =
@@ -200,11 +194,12 @@ pub(crate) async fn attachment(
         });
         Ok(writer.finish())
     })
+    .await
 }
 
 /// GET labels
-pub(crate) async fn labels(world: Shared, Path(user): Path<String>, query: RawQuery, head: HeaderMap) -> Response {
-    answer(&world, Method::ListLabels, &user, &query, &head, |call| {
+pub(crate) async fn labels(world: Shared, Path(user): Path<String>, asked: Asked) -> Response {
+    answer(&world, Method::ListLabels, &user, &asked, |call| {
         let mask = call.params.mask(&fields::LABEL_LIST)?;
         let mailbox = call.account.mailbox();
         let system = SYSTEM.iter().map(|id| ((*id).to_owned(), *id, "system"));
@@ -223,67 +218,7 @@ pub(crate) async fn labels(world: Shared, Path(user): Path<String>, query: RawQu
         });
         Ok(writer.finish())
     })
-}
-
-/// Checks a call in Gmail's order (error format, credential, numbers, whose mailbox), charges it, answers it.
-fn answer(
-    world: &Arc<World>,
-    method: Method,
-    user: &str,
-    RawQuery(query): &RawQuery,
-    head: &HeaderMap,
-    work: impl FnOnce(Call<'_>) -> Result<Vec<u8>, ApiError>,
-) -> Response {
-    let params = Params::parse(query.as_deref().unwrap_or_default());
-    let legacy = params.legacy_errors();
-    let outcome = admit(world, method, user, params, head).and_then(|(call, _in_flight)| work(call));
-    let response = match outcome {
-        Ok(body) => error::json(StatusCode::OK, body),
-        Err(error) => error.response(legacy),
-    };
-    super::dated(world, response)
-}
-
-fn admit<'q>(
-    world: &Arc<World>,
-    method: Method,
-    user: &str,
-    params: Params<'q>,
-    head: &HeaderMap,
-) -> Result<(Call<'q>, crate::world::InFlight), ApiError> {
-    let now_ms = world.clock.now_ms();
-    params.check_error_format()?;
-    let bearer = head.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let bearer = bearer.and_then(|text| text.strip_prefix("Bearer ")).or_else(|| params.last("access_token"));
-    let token = Token::parse_access(bearer.ok_or_else(ApiError::no_token)?, world.seed);
-    let token = token.ok_or_else(ApiError::bad_token)?;
-    let account = world.account_numbered(token.account).ok_or_else(ApiError::bad_token)?;
-    let scopes = account.grants().allowed(token, now_ms).ok_or_else(ApiError::bad_token)?;
-    account.usage.calls[method.index()].fetch_add(1, Ordering::Relaxed);
-    if !scopes.allow(method) {
-        return Err(ApiError::insufficient_scope(method.internal_name()));
-    }
-    params.max_results_number()?;
-    if !user.eq_ignore_ascii_case("me") && !user.eq_ignore_ascii_case(&account.email) {
-        let named = if user.contains('@') { account.email.as_ref() } else { "" };
-        return Err(ApiError::forbidden(match named {
-            "" => "Invalid user id specified in request/Delegation denied".to_owned(),
-            caller => format!("Delegation denied for {caller}"),
-        }));
-    }
-    let (_, limits) = world.tariff();
-    let in_flight = account.enter(limits.concurrent_per_user).ok_or_else(ApiError::concurrency)?;
-    world.charge(&account, method, now_ms).map_err(|exceeded| match exceeded {
-        Exceeded::UserMinute(_) => {
-            ApiError::quota("Queries per minute per user", "defaultPerMinutePerUser", limits.user_minute)
-        }
-        Exceeded::ProjectMinute => {
-            ApiError::quota("Queries per minute", "defaultPerMinutePerProject", limits.project_minute)
-        }
-        Exceeded::ProjectDay => ApiError::documented("usageLimits", "dailyLimitExceeded", "Daily Limit Exceeded"),
-    })?;
-    let behaviour = world.behaviour_of(&account);
-    Ok((Call { params, account, scopes, behaviour, now_ms, seed: world.seed }, in_flight))
+    .await
 }
 
 fn start_history_id(params: &Params<'_>) -> Result<u64, ApiError> {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use super::api::Shared;
 use crate::control::{Control, Delivery, Error, Mails, NewMailbox};
+use crate::faults::Rule;
 use crate::grant::Cause;
 use crate::quota::{Limits, Tariff};
 use crate::settings::Behaviour;
@@ -59,6 +60,7 @@ pub(super) fn router() -> Router<Arc<World>> {
         .route("/mailboxes/{email}/behaviour", get(behaviour_of).patch(set_behaviour_of))
         .route("/mailboxes/{email}/{action}", post(act))
         .route("/usage", get(usage))
+        .route("/faults", get(faults).post(add_faults).delete(clear_faults))
         .route("/clock", get(clock).post(set_clock))
         .route("/behaviour", get(behaviour).patch(set_behaviour))
         .route("/tariff", get(tariff).post(set_tariff))
@@ -257,6 +259,34 @@ async fn act(world: Shared, Path((email, action)): Path<(String, String)>, bytes
 
 async fn usage(world: Shared) -> Answer {
     done(control(world).usage())
+}
+
+/// One rule or several.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Rules {
+    Several(Vec<Rule>),
+    One(Box<Rule>),
+}
+
+async fn faults(world: Shared) -> Answer {
+    let rules = control(world).faults();
+    let rules: Vec<Value> = rules.iter().map(|(rule, hits)| json!({ "rule": rule, "hits": hits })).collect();
+    done(json!({ "faults": rules }))
+}
+
+async fn add_faults(world: Shared, bytes: Bytes) -> Answer {
+    let control = control(world);
+    match body(&bytes)? {
+        Rules::Several(rules) => rules.into_iter().for_each(|rule| control.add_fault(rule)),
+        Rules::One(rule) => control.add_fault(*rule),
+    }
+    done(json!({}))
+}
+
+async fn clear_faults(world: Shared) -> Answer {
+    control(world).clear_faults();
+    done(json!({}))
 }
 
 #[derive(Deserialize)]

@@ -1,19 +1,23 @@
 //! The simulator over HTTP: Gmail's and Google's own paths, and `/control`.
 
 mod api;
+mod asked;
+mod batch;
 mod control;
 mod oauth;
 mod params;
 mod render;
+mod watch;
+pub(crate) mod wire;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::extract::State;
+use axum::body::Bytes;
+use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
 use axum::response::Response;
 use axum::routing::{get, post};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 
 use crate::clock::http_date;
 use crate::error;
@@ -28,11 +32,19 @@ pub(crate) fn router(world: Arc<World>) -> Router {
         .route("/profile", get(api::profile))
         .route("/history", get(api::history))
         .route("/labels", get(api::labels))
+        .route("/watch", post(watch::watch))
+        .route("/stop", post(watch::stop))
         .route("/messages", get(api::messages))
         .route("/messages/{id}", get(api::message))
         .route("/messages/{id}/attachments/{attachment}", get(api::attachment));
-    Router::new()
-        .nest("/gmail/v1/users/{user}", user)
+    let gmail = Router::new().nest("/gmail/v1/users/{user}", user);
+    let inner = gmail.clone().fallback(nowhere).method_not_allowed_fallback(nowhere).with_state(Arc::clone(&world));
+    let batch = move |State(world): State<Arc<World>>, ConnectInfo(cut), uri: Uri, head: HeaderMap, body: Bytes| {
+        batch::batch(world, inner, cut, uri, head, body)
+    };
+    gmail
+        .route("/batch", post(batch.clone()))
+        .route("/batch/gmail/v1", post(batch))
         .route("/token", post(oauth::token))
         .route("/revoke", post(oauth::revoke))
         .nest("/control", control::router().layer(DefaultBodyLimit::max(CONTROL_BODY)))

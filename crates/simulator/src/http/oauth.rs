@@ -1,14 +1,19 @@
 //! Google's token and revocation endpoints.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use axum::body::Bytes;
+use axum::extract::ConnectInfo;
 use axum::response::Response;
 use http::StatusCode;
 
 use super::api::Shared;
+use super::asked::spoiled;
 use super::params::Params;
+use super::wire::Cut;
 use crate::error;
+use crate::faults::{Fault, Refusal};
 use crate::fields::Mask;
 use crate::grant::{Cause, Token};
 use crate::json::Writer;
@@ -65,10 +70,28 @@ impl OAuthError {
 }
 
 /// POST /token
-pub(crate) async fn token(world: Shared, body: Bytes) -> Response {
+pub(crate) async fn token(world: Shared, ConnectInfo(cut): ConnectInfo<Cut>, body: Bytes) -> Response {
     world.token_requests.fetch_add(1, Ordering::Relaxed);
     let text = String::from_utf8_lossy(&body);
     let form = Params::parse(&text);
+    let owner = form.last("refresh_token").and_then(|text| Token::parse_refresh(text, world.seed));
+    let owner = owner.and_then(|token| world.account_numbered(token.account));
+    let now_ms = world.clock.now_ms();
+    let fate = world.faults.fate("token", owner.as_ref().map(|account| account.email.as_ref()), now_ms);
+    if fate.delay_ms > 0 {
+        tokio::time::sleep(Duration::from_millis(fate.delay_ms)).await;
+    }
+    if let Some(fault) = fate.fault {
+        let response = match fault {
+            Fault::Error(Refusal::Backend(status)) => {
+                let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+                OAuthError::new(status, "internal_failure", "Backend Error").response()
+            }
+            Fault::Error(refusal) => refusal.error(now_ms).response(true),
+            fault => spoiled(&fault, b"{}".to_vec(), &cut),
+        };
+        return super::dated(&world, response);
+    }
     let outcome = match form.last("grant_type") {
         None => Err(OAuthError::invalid_request("Required parameter is missing: grant_type")),
         Some("refresh_token") => refresh(&world, &form),

@@ -146,7 +146,7 @@ fn sorted(state: &BTreeMap<u64, Vec<String>>) -> BTreeMap<u64, BTreeSet<&String>
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
     fn history_from_any_head_gives_the_mailbox_as_it_is(

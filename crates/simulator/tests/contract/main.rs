@@ -4,5 +4,6 @@
 
 mod client;
 mod errors;
+mod faults;
 mod mail;
 mod sync;

@@ -125,7 +125,7 @@ async fn a_window_is_listed_newest_first_to_the_second() {
     let spam_only = pages(&world, &q("{in:spam in:trash}")).await;
     assert_eq!(ids(&spam_only).len(), 2);
     let hidden = world.me("messages?maxResults=500").await.json();
-    assert_eq!(hidden["resultSizeEstimate"].as_u64().unwrap() > 200, true);
+    assert!(hidden["resultSizeEstimate"].as_u64().unwrap() > 200);
 
     let none = world.me(&q("after:1 before:2")).await;
     assert_eq!(none.text(), "{\n  \"resultSizeEstimate\": 0\n}\n");
@@ -182,7 +182,7 @@ async fn drafts_are_new_messages_each_time_and_sending_replaces_them() {
     let sent = world.control().send_draft(EMAIL, &draft, true).unwrap();
     assert_eq!(sent.label_ids, ["INBOX", "SENT", "UNREAD"]);
     let body = world.me(&format!("history?startHistoryId={start}")).await.json();
-    assert_eq!(added(&[body.clone()]), [first.id.clone(), second.id.clone(), sent.id.clone()]);
+    assert_eq!(added(std::slice::from_ref(&body)), [first.id.clone(), second.id.clone(), sent.id.clone()]);
     let deleted: Vec<&Value> =
         body["history"].as_array().unwrap().iter().filter_map(|record| record.get("messagesDeleted")).collect();
     assert_eq!(deleted.len(), 2);
