@@ -65,3 +65,16 @@ impl Envelope {
         headers
     }
 }
+
+/// Headers that are added to a record in the dead letters: where it was, and why it is there. A record that is put
+/// aside twice, because its reader was killed in between, bears the same place both times.
+pub mod dead {
+    /// The topic that it was read from, prefix included.
+    pub const TOPIC: &str = "source-topic";
+    /// The partition that it was read from.
+    pub const PARTITION: &str = "source-partition";
+    /// Its offset there.
+    pub const OFFSET: &str = "source-offset";
+    /// Why it could not be worked on.
+    pub const REASON: &str = "reason";
+}

@@ -205,7 +205,8 @@ async fn upsert_connections(tx: &Tx<'_>, facts: &[GmailConnectionStatusChanged])
              state = excluded.state, step = excluded.step, last_history_id = excluded.last_history_id,
              last_synced_at = excluded.last_synced_at, token_version = excluded.token_version, code = excluded.code,
              changed_at = excluded.changed_at
-         WHERE s.organisation_id = excluded.organisation_id AND s.state <> $10 AND s.step < excluded.step",
+         WHERE s.organisation_id = excluded.organisation_id AND s.state <> $10
+           AND (s.state = $10, s.step) < (excluded.state = $10, excluded.step)",
         &[
             &column(facts, |fact| fact.connection_id.as_uuid()),
             &column(facts, |fact| fact.organisation_id.as_uuid()),
@@ -246,8 +247,9 @@ fn fold_jobs(facts: Vec<GmailJobStatusChanged>) -> Vec<GmailJobStatusChanged> {
 fn fold_connections(facts: Vec<GmailConnectionStatusChanged>) -> Vec<GmailConnectionStatusChanged> {
     let mut folded: BTreeMap<_, GmailConnectionStatusChanged> = BTreeMap::new();
     for fact in facts {
+        let rank = |fact: &GmailConnectionStatusChanged| (fact.status == ConnectionState::Forgotten, fact.step);
         match folded.get(&fact.connection_id) {
-            Some(stands) if stands.status == ConnectionState::Forgotten || stands.step >= fact.step => {}
+            Some(stands) if stands.status == ConnectionState::Forgotten || rank(stands) >= rank(&fact) => {}
             _ => {
                 folded.insert(fact.connection_id, fact);
             }
