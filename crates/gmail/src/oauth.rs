@@ -99,6 +99,7 @@ fn refused(answer: &Answered) -> CallError {
     let (error, subtype, description) = (text("error"), text("error_subtype"), text("error_description"));
     let said = [&error, &subtype, &description].map(String::as_str);
     let said = said.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ");
+    let said = if said.is_empty() { "no error that it names".to_owned() } else { said };
     let status = answer.status.as_u16();
     if REVOKED.contains(&error.as_str()) {
         CallError::Revoked { cause: said }

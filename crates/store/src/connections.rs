@@ -250,12 +250,14 @@ pub async fn page(store: &Store, after: Option<ConnectionId>, limit: u32) -> Res
     let session = store.session(WHAT).await?;
     // No id is nil: they are random.
     let after = after.map_or(Uuid::nil(), |id| *id.as_uuid());
+    // The state's id is bounded too: a merge join would else read the states from their beginning for every page.
     let rows = session
         .rows(
             "SELECT c.connection_id, c.organisation_id, c.token_version, s.state,
                     s.token_version AS state_token_version
              FROM connections c
-             LEFT JOIN connection_states s USING (organisation_id, connection_id)
+             LEFT JOIN connection_states s
+               ON s.connection_id = c.connection_id AND s.organisation_id = c.organisation_id AND s.connection_id > $1
              WHERE c.connection_id > $1 AND c.revoked_at IS NULL
              ORDER BY c.connection_id LIMIT $2",
             &[&after, &i64::from(limit)],
