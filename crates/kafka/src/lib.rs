@@ -28,3 +28,4 @@ pub use producer::Producer;
 pub use reader::Reader;
 pub use record::{Headers, InputRecord, OutRecord, OwnedRecord};
 pub use settings::Settings;
+pub use snapshot::read_all;

@@ -28,8 +28,10 @@ impl Fire {
     /// Writes one command for each slot and waits until all are acknowledged, trying again while the brokers are
     /// away: a slot is never given up. False when the stop was ordered first; then the watermark must not move.
     pub(crate) async fn all(&self, slots: &[Slot], now: Timestamp, shutdown: &Shutdown) -> bool {
-        let written = stream::iter(slots)
-            .map(|slot| self.one(slot, now, shutdown))
+        // Made before they are streamed: a closure over borrowed slots inside the stream would keep whoever spawns
+        // the service from proving that it may move between threads (rust-lang/rust#102211).
+        let writes: Vec<_> = slots.iter().map(|slot| self.one(slot, now, shutdown)).collect();
+        let written = stream::iter(writes)
             .buffer_unordered(self.in_flight)
             .all(std::future::ready)
             .await;

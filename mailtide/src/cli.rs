@@ -1,0 +1,193 @@
+//! The command line: what can be asked for, and its help.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use domain::{ConnectionId, OrganisationId};
+
+/// Turns Gmail mailboxes into an exactly-once stream on Kafka.
+#[derive(Debug, Parser)]
+#[command(
+    name = "mailtide",
+    version,
+    max_term_width = 110,
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong use (arguments or settings).\n\
+                  Settings come from defaults, then the file, then the environment: `poller.lanes` is MAILTIDE_POLLER_LANES."
+)]
+pub(crate) struct Cli {
+    /// The settings file (TOML)
+    #[arg(long, global = true, value_name = "FILE", env = runtime::settings::CONFIG_VARIABLE)]
+    pub(crate) config: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What can be asked for.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run every service in one process, against the Kafka and Postgres in the settings or local ones started for it
+    Dev(Dev),
+    /// Show the pipeline at work: Kafka, Postgres, a simulated Gmail and every service, with mail going through
+    Demo(Demo),
+    /// Run the REST service
+    Ingress,
+    /// Run the 12-hour schedule
+    Scheduler,
+    /// Run the poller, which walks the mailboxes
+    Poller,
+    /// Run the projector, which keeps the jobs in Postgres
+    Projector(Projector),
+    /// Run a simulated Gmail
+    Simulator,
+    /// Create the topics, or check them
+    #[command(subcommand)]
+    Topics(Topics),
+    /// Create, list and revoke API keys
+    #[command(subcommand)]
+    Keys(Keys),
+    /// Add and list connected mailboxes
+    #[command(subcommand)]
+    Connections(Connections),
+    /// Trigger a sync over HTTP, as an API client would
+    Sync(Sync),
+    /// Print a topic's records as JSON lines, decoded, committed ones only
+    Tail(Tail),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Dev {
+    /// Also run the simulated Gmail and point the services at it
+    #[arg(long)]
+    pub(crate) simulator: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// Exit right after the table, with 0 only if nothing is missing, nothing came twice and every job succeeded
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Deliver the mails of this mbox file to the first mailbox, as new
+    #[arg(long, value_name = "FILE.mbox")]
+    pub(crate) mail: Option<PathBuf>,
+    /// Mailboxes to connect [default: 3, or 1 with --mail]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) mailboxes: Option<u16>,
+    /// Made-up mails to deliver to each mailbox; with --mail, to each but the first
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) messages: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Projector {
+    /// Wipe what was projected and build it again from the topics, then exit
+    #[arg(long)]
+    pub(crate) rebuild: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Topics {
+    /// Create the topics that are missing, then check all
+    Create(Output),
+    /// Check that every topic exists and is partitioned as the others it goes with
+    Check(Output),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Keys {
+    /// Create an API key and print it, this once
+    Create {
+        /// The organisation that the key speaks for; a new one when left out
+        #[arg(long, value_name = "UUID")]
+        organisation: Option<OrganisationId>,
+        /// What to call the key, and a new organisation
+        #[arg(long, value_name = "TEXT", default_value = "cli")]
+        name: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// List an organisation's keys, or all; a key itself is never shown again
+    List {
+        /// Only this organisation's
+        #[arg(long, value_name = "UUID")]
+        organisation: Option<OrganisationId>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Revoke a key; it stops within five seconds
+    Revoke {
+        /// The key's id, as `keys list` shows it
+        id: uuid::Uuid,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Connections {
+    /// Add a mailbox that somebody consented to; its refresh token is read from stdin
+    Add {
+        /// Whose mailbox it is
+        #[arg(long, value_name = "UUID")]
+        organisation: OrganisationId,
+        /// The mailbox's address
+        #[arg(long, value_name = "ADDRESS")]
+        address: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// List an organisation's mailboxes, or all
+    List {
+        /// Only this organisation's
+        #[arg(long, value_name = "UUID")]
+        organisation: Option<OrganisationId>,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Sync {
+    /// The connection to sync
+    pub(crate) connection: ConnectionId,
+    /// Wait until the job ends; exit 1 unless it succeeded
+    #[arg(long)]
+    pub(crate) wait: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Tail {
+    /// The topic, with or without the prefix from the settings, such as gmail.message.discovered
+    pub(crate) topic: String,
+    /// Begin with the oldest record that is kept, not with the next to come
+    #[arg(long)]
+    pub(crate) from_beginning: bool,
+    /// Only records with this key
+    #[arg(long, value_name = "KEY")]
+    pub(crate) key: Option<String>,
+    /// Exit after this many records
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) max: Option<u64>,
+}
+
+/// How to print data.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Output {
+    /// Print JSON instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_holds_together() {
+        Cli::command().debug_assert();
+    }
+}

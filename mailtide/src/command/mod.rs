@@ -1,0 +1,19 @@
+//! The operator's commands.
+
+pub(crate) mod connections;
+pub(crate) mod keys;
+pub(crate) mod sync;
+pub(crate) mod tail;
+pub(crate) mod topics;
+
+use domain::Timestamp;
+
+/// The time.
+pub(crate) fn now() -> Timestamp {
+    Timestamp::from_millis(jiff::Timestamp::now().as_millisecond())
+}
+
+/// RFC 3339, as people and programs read it.
+fn rfc3339(at: Timestamp) -> String {
+    jiff::Timestamp::from_millisecond(at.as_millis()).map_or_else(|_| at.as_millis().to_string(), |at| at.to_string())
+}

@@ -1,0 +1,133 @@
+//! The command line of Mailtide: every service, the operator's commands, and the demo.
+
+mod cli;
+mod command;
+mod demo;
+mod dev;
+mod http;
+mod local;
+mod output;
+mod service;
+mod settings;
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use runtime::Shutdown;
+
+use crate::cli::{Cli, Command};
+use crate::settings::Settings;
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// As it should.
+    Done,
+    /// Nothing broke, but what was asked for is not so.
+    Failed,
+}
+
+/// What was asked for makes no sense, and would not later either.
+#[derive(Debug)]
+struct WrongUse(String);
+
+impl std::fmt::Display for WrongUse {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for WrongUse {}
+
+/// The exit code of wrong use: arguments or settings.
+const WRONG_USE: u8 = 2;
+
+/// How long tasks that outlive their command may hold up the end.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Runs the command line of this process. Exit codes: 0 done, 1 failed, 2 wrong use.
+pub fn main() -> ExitCode {
+    // Ends the process by itself for help (0) and for arguments that make no sense (2).
+    let cli = Cli::parse();
+    let settings = match settings::load(cli.config.as_deref(), &BTreeMap::new()) {
+        Ok(settings) => settings,
+        Err(failure) => {
+            eprintln!("{failure}");
+            return ExitCode::from(WRONG_USE);
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: starting the runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let ended = runtime.block_on(run(cli, settings));
+    runtime.shutdown_timeout(LINGER);
+    match ended {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Failed) => ExitCode::FAILURE,
+        // Whoever reads our output has heard enough, as in `tail … | head`.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            if error.is::<WrongUse>() { ExitCode::from(WRONG_USE) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+async fn run(cli: Cli, mut settings: Settings) -> anyhow::Result<Outcome> {
+    if !is_service(&cli.command) && !settings.is_set("log.filter") {
+        // The operator's commands speak for themselves.
+        settings.telemetry.filter = "warn".to_owned();
+    }
+    let metrics = runtime::telemetry::init(&settings.telemetry)?;
+    settings.effective.log();
+    let shutdown = Shutdown::on_signals()?;
+    match cli.command {
+        Command::Ingress => service::run(service::Service::Ingress, settings, metrics, shutdown).await?,
+        Command::Scheduler => service::run(service::Service::Scheduler, settings, metrics, shutdown).await?,
+        Command::Poller => service::run(service::Service::Poller, settings, metrics, shutdown).await?,
+        Command::Projector(projector) if projector.rebuild => {
+            projector::rebuild(settings.projector, shutdown).await?;
+        }
+        Command::Projector(_) => service::run(service::Service::Projector, settings, metrics, shutdown).await?,
+        Command::Simulator => service::run(service::Service::Simulator, settings, metrics, shutdown).await?,
+        Command::Dev(dev) => dev::run(&dev, cli.config.as_deref(), settings, metrics, shutdown).await?,
+        Command::Demo(demo) => return demo::run(&demo, cli.config.as_deref(), shutdown).await,
+        Command::Topics(topics) => command::topics::run(topics, &settings).await?,
+        Command::Keys(keys) => command::keys::run(keys, &settings).await?,
+        Command::Connections(connections) => command::connections::run(connections, &settings).await?,
+        Command::Sync(sync) => return command::sync::run(&sync, &settings, &shutdown).await,
+        Command::Tail(tail) => command::tail::run(&tail, &settings, &shutdown).await?,
+    }
+    Ok(Outcome::Done)
+}
+
+/// Whether the command runs until it is told to stop, and logs as it goes.
+const fn is_service(command: &Command) -> bool {
+    match command {
+        Command::Dev(_)
+        | Command::Ingress
+        | Command::Scheduler
+        | Command::Poller
+        | Command::Projector(_)
+        | Command::Simulator => true,
+        Command::Demo(_)
+        | Command::Topics(_)
+        | Command::Keys(_)
+        | Command::Connections(_)
+        | Command::Sync(_)
+        | Command::Tail(_) => false,
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}

@@ -1,0 +1,134 @@
+//! All settings of all services, read for every sub-command, so that an unknown key is found whatever is run.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use runtime::settings::{Effective, Origin, Problem, Source};
+use runtime::{health, telemetry};
+use secrecy::SecretString;
+use url::Url;
+
+/// Everything that can be set.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// Logs.
+    pub(crate) telemetry: telemetry::Settings,
+    /// The admin port.
+    pub(crate) admin: health::Settings,
+    /// The broker.
+    pub(crate) kafka: kafka::Settings,
+    /// The database.
+    pub(crate) store: store::Settings,
+    /// Gmail.
+    pub(crate) gmail: gmail::Settings,
+    /// The REST service.
+    pub(crate) ingress: ingress::Settings,
+    /// The schedule.
+    pub(crate) scheduler: scheduler::Settings,
+    /// The poller.
+    pub(crate) poller: poller::Settings,
+    /// The projector.
+    pub(crate) projector: projector::Settings,
+    /// The simulated Gmail.
+    pub(crate) simulator: simulator::Settings,
+    /// How the operator's commands reach the API.
+    pub(crate) client: Client,
+    /// Every key with its value and where it came from, secrets hidden.
+    pub(crate) effective: Effective,
+}
+
+/// How `mailtide sync` reaches the API.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    /// The API's URL.
+    pub(crate) url: Url,
+    /// The API key to send.
+    pub(crate) api_key: Option<SecretString>,
+}
+
+impl Client {
+    fn read(source: &mut Source) -> Self {
+        let default = Url::parse("http://127.0.0.1:8080").expect("a constant URL parses");
+        Self {
+            url: source.read("client.url", default, "The API that `mailtide sync` calls"),
+            api_key: source.secret("client.api_key", "The API key that `mailtide sync` sends"),
+        }
+    }
+}
+
+/// Why no settings came of it.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The file cannot be read.
+    Source(runtime::settings::Error),
+    /// What is wrong with them, all at once.
+    Problems(Vec<Problem>),
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Source(error) => write!(f, "error: {error}"),
+            Self::Problems(problems) => {
+                write!(f, "error: {} problem(s) with the settings", problems.len())?;
+                problems.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+            }
+        }
+    }
+}
+
+/// Settings from the file, the environment, and over them `overrides` (environment variables by name).
+pub(crate) fn load(file: Option<&Path>, overrides: &BTreeMap<String, String>) -> Result<Settings, Failure> {
+    if overrides.is_empty() {
+        return read(Source::load(file).map_err(Failure::Source)?);
+    }
+    let text = match file {
+        Some(path) => {
+            let text = std::fs::read_to_string(path)
+                .map_err(|source| Failure::Source(runtime::settings::Error::File { path: path.to_owned(), source }))?;
+            Some((path, text))
+        }
+        None => None,
+    };
+    let mut environment: BTreeMap<String, String> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    environment.extend(overrides.clone());
+    read(Source::from_parts(text.as_ref().map(|(path, text)| (*path, text.as_str())), environment))
+}
+
+fn read(mut source: Source) -> Result<Settings, Failure> {
+    let telemetry = telemetry::Settings::read(&mut source);
+    let admin = health::Settings::read(&mut source);
+    let kafka = kafka::Settings::read(&mut source);
+    let store = store::Settings::read(&mut source);
+    let gmail = gmail::Settings::read(&mut source);
+    let ingress = ingress::Settings::read(&mut source);
+    let scheduler = scheduler::Settings::read(&mut source);
+    let poller = poller::Settings::read(&mut source);
+    let projector = projector::Settings::read(&mut source);
+    let simulator = simulator::Settings::read(&mut source);
+    let client = Client::read(&mut source);
+    let effective = source.finish().map_err(Failure::Problems)?;
+    Ok(Settings {
+        telemetry,
+        admin,
+        kafka,
+        store,
+        gmail,
+        ingress,
+        scheduler,
+        poller,
+        projector,
+        simulator,
+        client,
+        effective,
+    })
+}
+
+impl Settings {
+    /// Whether somebody set `key`.
+    pub(crate) fn is_set(&self, key: &str) -> bool {
+        self.effective.get(key).is_some_and(|entry| entry.origin != Origin::Default)
+    }
+}
