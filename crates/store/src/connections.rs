@@ -228,7 +228,7 @@ pub async fn refresh_token(
     };
     let refresh_token = keys
         .open(&sealed, &bound_to(organisation_id, connection_id))
-        .map_err(|source| Error::TokenKey { what: WHAT, source })?;
+        .map_err(|reason| Error::TokenKey { what: WHAT, reason })?;
     let token_version = TokenVersion(row.get("token_version")?);
     Ok(Some(Grant {
         account: row.get("account")?,

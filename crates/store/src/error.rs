@@ -12,13 +12,12 @@ use crate::token::TokenKeyError;
 pub enum Error {
     /// Postgres is away, overloaded or gave up on the statement. Try again later. Whether a write happened is not
     /// known; every write here may be repeated.
-    #[error("Postgres could not {what} now; this passes when Postgres answers again")]
+    #[error("Postgres could not {what} now: {reason}; this passes when Postgres answers again")]
     Unavailable {
         /// What was tried.
         what: &'static str,
-        /// What came of it.
-        #[source]
-        source: Box<dyn StdError + Send + Sync>,
+        /// What came of it, without the values of rows.
+        reason: String,
     },
     /// Somebody else moved the projection's offsets: this writer has lost the partition. Nothing was written.
     #[error(
@@ -52,13 +51,12 @@ pub enum Error {
         constraint: String,
     },
     /// A refresh token cannot be read or written with the keys of the settings.
-    #[error("Could not {what}")]
+    #[error("Could not {what}: {reason}")]
     TokenKey {
         /// What was tried.
         what: &'static str,
         /// Why not.
-        #[source]
-        source: TokenKeyError,
+        reason: TokenKeyError,
     },
     /// The settings do not lead to a usable store.
     #[error("The database settings cannot be used: {detail}")]
@@ -86,13 +84,12 @@ pub enum Error {
         detail: String,
     },
     /// Postgres refused the statement: the schema is not as expected, or there is a mistake in this crate.
-    #[error("Postgres refused to {what}")]
+    #[error("Postgres refused to {what}: {reason}")]
     Refused {
         /// What was tried.
         what: &'static str,
-        /// Its words.
-        #[source]
-        source: tokio_postgres::Error,
+        /// Its words, without the values of rows.
+        reason: String,
     },
 }
 
@@ -102,8 +99,8 @@ impl Error {
         matches!(self, Self::Unavailable { .. })
     }
 
-    pub(crate) fn unavailable(what: &'static str, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self::Unavailable { what, source: source.into() }
+    pub(crate) fn unavailable(what: &'static str, reason: impl Into<String>) -> Self {
+        Self::Unavailable { what, reason: reason.into() }
     }
 
     /// The only place that reads Postgres's error codes.
@@ -111,9 +108,9 @@ impl Error {
         let Some(db) = error.as_db_error() else {
             // No answer of the server's at all, or an answer that the client could not use.
             return if is_local(&error) {
-                Self::Refused { what, source: error }
+                Self::Refused { what, reason: chain(&error) }
             } else {
-                Self::unavailable(what, error)
+                Self::unavailable(what, chain(&error))
             };
         };
         let code = db.code();
@@ -130,14 +127,24 @@ impl Error {
             || *code == SqlState::READ_ONLY_SQL_TRANSACTION
             || *code == SqlState::LOCK_NOT_AVAILABLE
             || *code == SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT;
-        if passes { Self::unavailable(what, error) } else { Self::Refused { what, source: error } }
+        // Only the message: the detail may repeat a row, and with it an address.
+        let reason = format!("{} ({})", db.message(), code.code());
+        if passes { Self::unavailable(what, reason) } else { Self::Refused { what, reason } }
     }
 
     pub(crate) fn of_pool(what: &'static str, error: PoolError) -> Self {
         match error {
             PoolError::Backend(error) => Self::of(what, error),
-            other => Self::unavailable(what, other),
+            other => Self::unavailable(what, chain(&other)),
         }
+    }
+}
+
+/// An error and what caused it, in one line.
+pub(crate) fn chain(error: &dyn StdError) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", chain(source)),
+        None => error.to_string(),
     }
 }
 

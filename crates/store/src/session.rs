@@ -128,9 +128,9 @@ impl Bound {
     async fn run<T>(&self, work: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, Error> {
         match tokio::time::timeout(self.timeout, work).await {
             Ok(result) => result.map_err(|error| Error::of(self.what, error)),
-            Err(elapsed) => {
+            Err(_) => {
                 self.suspect.store(true, Ordering::Relaxed);
-                Err(Error::unavailable(self.what, elapsed))
+                Err(Error::unavailable(self.what, format!("no answer within {:?}", self.timeout)))
             }
         }
     }

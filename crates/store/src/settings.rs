@@ -11,6 +11,7 @@ use runtime::settings::Source;
 use secrecy::{ExposeSecret, SecretString};
 use tokio_postgres::config::SslMode;
 
+use crate::error::chain;
 use crate::{Error, TokenKeys};
 
 /// How the store is reached.
@@ -200,13 +201,6 @@ fn is_schema_name(name: &str) -> bool {
     matches!(name.as_bytes(), [b'a'..=b'z' | b'_', rest @ ..]
         if rest.len() < 63 && rest.iter().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_')))
         && !name.starts_with("pg_")
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", chain(source)),
-        None => error.to_string(),
-    }
 }
 
 #[cfg(test)]

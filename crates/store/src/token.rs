@@ -141,7 +141,7 @@ pub(crate) async fn check(store: &Store, keys: &TokenKeys) -> Result<(), Error> 
         let row = session.row("SELECT ciphertext, nonce FROM token_keys WHERE key_id = $1", &[id]).await?;
         let left = row.map(|row| Sealed { key_id: id.clone(), ciphertext: row.get(0), nonce: row.get(1) });
         let opened = keys.open(&left.unwrap_or(sealed), id.as_bytes());
-        opened.map_err(|source| Error::TokenKey { what: WHAT, source })?;
+        opened.map_err(|reason| Error::TokenKey { what: WHAT, reason })?;
     }
     Ok(())
 }

@@ -116,7 +116,7 @@ async fn a_refresh_token_is_sealed_in_its_place() {
     client.execute(copy, &[mine.as_uuid(), foreign.as_uuid()]).await.unwrap();
     let error = connections::refresh_token(&store, theirs, foreign).await.unwrap_err();
     let wrong = TokenKeyError::Wrong { id: "test".to_owned() };
-    assert!(matches!(&error, Error::TokenKey { source, .. } if *source == wrong), "{error:?}");
+    assert!(matches!(&error, Error::TokenKey { reason, .. } if *reason == wrong), "{error:?}");
 }
 
 #[tokio::test]
@@ -132,13 +132,13 @@ async fn a_key_that_is_missing_or_wrong_is_named() {
     let unknown = with(Some(TokenKeys::generate("next")));
     unknown.check_token_keys().await.unwrap();
     let error = connections::refresh_token(&unknown, ours, connection).await.unwrap_err();
-    let source = TokenKeyError::Unknown { id: "test".to_owned() };
-    assert!(matches!(&error, Error::TokenKey { source: found, .. } if *found == source), "{error:?}");
+    let reason = TokenKeyError::Unknown { id: "test".to_owned() };
+    assert!(matches!(&error, Error::TokenKey { reason: found, .. } if *found == reason), "{error:?}");
     // Another key under the old id is told at start.
     let wrong = with(Some(TokenKeys::generate("test")));
     let error = wrong.check_token_keys().await.unwrap_err();
-    let source = TokenKeyError::Wrong { id: "test".to_owned() };
-    assert!(matches!(&error, Error::TokenKey { source: found, .. } if *found == source), "{error:?}");
+    let reason = TokenKeyError::Wrong { id: "test".to_owned() };
+    assert!(matches!(&error, Error::TokenKey { reason: found, .. } if *found == reason), "{error:?}");
     // None at all: a sentence on what to set.
     let none = with(None);
     none.check_token_keys().await.unwrap();
