@@ -10,5 +10,6 @@ mod support;
 
 mod gmail;
 mod ingress;
+mod simulator;
 mod stack;
 mod store;
