@@ -33,7 +33,7 @@ fn send(producer: &BaseProducer, topic: &str, value: &str) {
 
 #[tokio::test]
 async fn kafka_keeps_what_was_committed_over_a_kill_and_hides_what_was_aborted() {
-    let mut kafka = Kafka::start(&KafkaOptions { own: true, ..KafkaOptions::default() }).unwrap();
+    let mut kafka = Kafka::start(&KafkaOptions { own: true, short_lived: true, ..KafkaOptions::default() }).unwrap();
     let bootstrap = kafka.bootstrap().to_owned();
     create(&bootstrap, "kept").await;
     let producer = transactional(&bootstrap, "one");

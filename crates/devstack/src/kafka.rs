@@ -26,6 +26,9 @@ const UP: Duration = Duration::from_secs(90);
 /// From SIGTERM to the end, after which it is killed.
 const DOWN: Duration = Duration::from_secs(30);
 
+/// Java's quick compiler only.
+const QUICK: &str = "-XX:TieredStopAtLevel=1";
+
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// How the node is set up.
@@ -33,6 +36,9 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub struct KafkaOptions {
     /// Broker settings beyond (and over) those of `docker/kafka/server.properties`.
     pub settings: Vec<(String, String)>,
+    /// Compiled by Java's quick compiler only: up in about half the processor time, slower in the
+    /// long run. For tests; not for what is measured.
+    pub short_lived: bool,
     /// A node of its own even where `KAFKA_BOOTSTRAP_SERVERS` is set: for tests that kill it.
     pub own: bool,
 }
@@ -48,6 +54,7 @@ pub struct Kafka {
 struct Node {
     java: PathBuf,
     libs: PathBuf,
+    short_lived: bool,
     address: SocketAddr,
     // Before the folder, so that it has ended when the folder goes.
     process: Option<Process>,
@@ -70,7 +77,7 @@ impl Kafka {
         let folder = folder.map_err(Error::io("creating a folder for Kafka's data"))?;
         let [broker, controller] = port::free()?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, broker));
-        let mut node = Node { java, libs, address, process: None, folder };
+        let mut node = Node { java, libs, short_lived: options.short_lived, address, process: None, folder };
         node.format(controller, &options.settings)?;
         node.up()?;
         Ok(Self { bootstrap: address.to_string(), node: Some(node) })
@@ -151,7 +158,7 @@ impl Node {
         }
         // Only started and ended: nothing beyond the quick compiler pays off.
         let mut format = tool::java_with(&self.java, &self.libs);
-        format.args(["-XX:TieredStopAtLevel=1", "kafka.tools.StorageTool", "format", "--standalone", "--cluster-id"]);
+        format.args([QUICK, "kafka.tools.StorageTool", "format", "--standalone", "--cluster-id"]);
         format.arg(CLUSTER_ID).arg("--config").arg(self.settings());
         tool::run("formatting Kafka's data folder", &mut format).map(drop)
     }
@@ -159,6 +166,7 @@ impl Node {
     fn up(&mut self) -> Result<(), Error> {
         let log = self.folder.path().join("kafka.log");
         let mut command = tool::java_with(&self.java, &self.libs);
+        command.args(self.short_lived.then_some(QUICK));
         command.arg(format!("-Dlog4j2.configurationFile={}", self.logging().display()));
         command.arg("kafka.Kafka").arg(self.settings());
         let leash = Leash { remove: Some(self.folder.path().to_owned()), ..Leash::new(command, log) };

@@ -31,7 +31,7 @@ fn psql(url: &str, statement: &str) -> String {
 
 #[test]
 fn kafka_serves_again_on_its_port_after_a_kill_and_after_a_stop() {
-    let mut kafka = Kafka::start(&KafkaOptions { own: true, ..KafkaOptions::default() }).unwrap();
+    let mut kafka = Kafka::start(&KafkaOptions { own: true, short_lived: true, ..KafkaOptions::default() }).unwrap();
     let bootstrap = kafka.bootstrap().to_owned();
     assert!(accepts(&bootstrap));
     kafka.kill().unwrap();
@@ -46,7 +46,7 @@ fn kafka_serves_again_on_its_port_after_a_kill_and_after_a_stop() {
 #[test]
 fn a_broker_that_cannot_start_says_why() {
     let settings = vec![("num.io.threads".to_owned(), "none".to_owned())];
-    let error = Kafka::start(&KafkaOptions { settings, own: true }).unwrap_err().to_string();
+    let error = Kafka::start(&KafkaOptions { settings, own: true, ..KafkaOptions::default() }).unwrap_err().to_string();
     assert!(error.contains("num.io.threads"), "{error}");
 }
 

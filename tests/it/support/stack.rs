@@ -29,7 +29,7 @@ pub(crate) fn stack() -> &'static Stack {
 
 fn start() -> Stack {
     let (kafka, postgres) = thread::scope(|scope| {
-        let kafka = scope.spawn(|| Kafka::start(&KafkaOptions::default()));
+        let kafka = scope.spawn(|| Kafka::start(&KafkaOptions { short_lived: true, ..KafkaOptions::default() }));
         let postgres = Postgres::start(&PostgresOptions::default());
         (kafka.join().unwrap(), postgres)
     });
