@@ -10,9 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use kafka::lane::{
-    App, Assignment, Lane, LaneHandle, LaneSettings, Outbox, Refused, Restore, Restored, Tuning, spawn,
-};
+use kafka::lane::{App, Assignment, Lane, LaneHandle, LaneSettings, Outbox, Refused, Restore, Restored, Tuning, spawn};
 use kafka::{Headers, InputRecord, OutRecord, Settings};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -79,12 +77,7 @@ impl Bench {
     }
 
     pub fn lane(&self, number: usize) -> LaneSettings {
-        LaneSettings {
-            service: SERVICE,
-            lane: number,
-            input: self.input.clone(),
-            state: Some(self.state.clone()),
-        }
+        LaneSettings { service: SERVICE, lane: number, input: self.input.clone(), state: Some(self.state.clone()) }
     }
 
     /// Starts a counting lane.
@@ -206,12 +199,16 @@ pub struct Knobs {
     pub work: Duration,
     /// Called on the lane's thread with each result, before its output: a test may hold the lane there.
     pub on_done: Option<Arc<dyn Fn(usize) + Send + Sync>>,
+    /// Called on the lane's thread when something of a partition is durable.
+    pub on_committed: Option<Arc<dyn Fn() + Send + Sync>>,
     /// Takes no more input while this many are being worked on; none: takes all.
     pub at_once: Option<usize>,
     /// How many inputs the application has seen.
     pub seen: Arc<AtomicUsize>,
     /// Refuses every partition with this sentence.
     pub refuse: Option<&'static str>,
+    /// Results are put out without a state record.
+    pub only_outputs: bool,
 }
 
 /// One partition's state.
@@ -298,6 +295,9 @@ impl App for Counter {
         let count = *count;
         let value = format!("{count}:{id}");
         out.push(assignment, OutRecord::new(&self.bench.output, key.clone(), value, Headers::new()));
+        if self.knobs.only_outputs {
+            return;
+        }
         self.state(assignment, format!("count:{key}"), Some(count.to_string()), out);
         self.state(assignment, format!("waiting:{id}"), None, out);
     }
@@ -312,6 +312,12 @@ impl App for Counter {
 
     fn busy(&self) -> bool {
         self.in_flight > 0
+    }
+
+    fn committed(&mut self, _: Assignment, _: i64) {
+        if let Some(on_committed) = &self.knobs.on_committed {
+            on_committed();
+        }
     }
 
     fn wants_input(&self, _: Assignment) -> bool {

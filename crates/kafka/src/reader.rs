@@ -176,15 +176,17 @@ impl Reader {
     pub fn start(settings: &Settings, name: &str, positions: BTreeMap<TopicPartition, i64>) -> Result<Self, Error> {
         let consumer = consumer(settings, name)?;
         let mut list = TopicPartitionList::with_capacity(positions.len());
-        for (TopicPartition { topic, partition }, offset) in &positions {
-            let added = list.add_partition_offset(topic, *partition, Offset::Offset(*offset));
+        let mut by_topic = Positions::new();
+        for (TopicPartition { topic, partition }, offset) in positions {
+            let added = list.add_partition_offset(&topic, partition, Offset::Offset(offset));
             added.map_err(|error| Error::Reading { cause: error.into() })?;
+            by_topic.entry(topic).or_default().insert(partition, offset);
         }
         consumer.assign(&list).map_err(|error| Error::Reading { cause: error.into() })?;
         let (sender, batches) = mpsc::channel(BATCHES);
         let (say, ended) = oneshot::channel();
         let stop = Arc::new(AtomicBool::new(false));
-        let reading = Reading { consumer, positions, sender, stop: stop.clone() };
+        let reading = Reading { consumer, positions: by_topic, sender, stop: stop.clone() };
         let run = move || {
             if let Err(error) = reading.run() {
                 // Nobody may be waiting for it.
@@ -216,8 +218,7 @@ impl Drop for Reader {
 /// The thread's side of a reader.
 struct Reading {
     consumer: BaseConsumer<Context>,
-    /// The next offset of each partition.
-    positions: BTreeMap<TopicPartition, i64>,
+    positions: Positions,
     sender: mpsc::Sender<Vec<OwnedRecord>>,
     stop: Arc<AtomicBool>,
 }
@@ -225,6 +226,13 @@ struct Reading {
 impl Reading {
     /// Reads until it is told to stop or nobody listens.
     fn run(mut self) -> Result<(), Error> {
+        // A question makes librdkafka connect at once; an assignment alone may leave it idle for a second.
+        let first = self.positions.first_key_value().and_then(|(topic, all)| Some((topic, all.first_key_value()?.0)));
+        if let Some((topic, partition)) = first
+            && let Err(error) = cluster::log_ends(&self.consumer, topic, *partition, WAIT * 10)
+        {
+            debug!(%error, %topic, "Reading is delayed");
+        }
         while !self.stop.load(Ordering::Acquire) {
             let batch = self.batch()?;
             if !batch.is_empty() && !self.hand_over(batch) {
@@ -245,7 +253,7 @@ impl Reading {
                 Some(Ok(message)) => {
                     let record = InputRecord::of(&message, message.topic());
                     bytes += record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
-                    batch.push(advance(&mut self.positions, record)?);
+                    batch.extend(advance(&mut self.positions, record)?);
                 }
                 Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => {
                     return Err(Error::Reading { cause: error.into() });
@@ -270,18 +278,22 @@ impl Reading {
     }
 }
 
-/// Moves past a record, and copies it.
-fn advance(positions: &mut BTreeMap<TopicPartition, i64>, record: InputRecord<'_>) -> Result<OwnedRecord, Error> {
-    let key = TopicPartition { topic: record.topic.into(), partition: record.partition };
-    let Some((known, _)) = positions.get_key_value(&key) else { return Err(Error::Gone) };
-    let topic = known.topic.clone();
-    let next = positions.entry(key).or_default();
+/// The next offset of each partition, by topic.
+type Positions = BTreeMap<Arc<str>, BTreeMap<i32, i64>>;
+
+/// Moves past a record, and copies it; none if it is of a partition that nobody asked for.
+fn advance(positions: &mut Positions, record: InputRecord<'_>) -> Result<Option<OwnedRecord>, Error> {
+    // Looked up by the name that the records share, so that none is made for each.
+    let Some((topic, _)) = positions.get_key_value(record.topic) else { return Ok(None) };
+    let topic = topic.clone();
+    let next = positions.get_mut(&topic).and_then(|partitions| partitions.get_mut(&record.partition));
+    let Some(next) = next else { return Ok(None) };
     if record.offset < *next {
         let (partition, expected, found) = (record.partition, *next, record.offset);
         return Err(Error::Rewound { topic, partition, expected, found });
     }
     *next = record.offset + 1;
-    Ok(record.to_owned_in(&topic))
+    Ok(Some(record.to_owned_in(&topic)))
 }
 
 fn consumer(settings: &Settings, name: &str) -> Result<BaseConsumer<Context>, Error> {

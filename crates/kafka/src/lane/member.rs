@@ -167,11 +167,10 @@ impl Member {
 
     /// Takes up partitions without reading them: each stands at an explicit number, paused, until it is started.
     pub(crate) fn take_up(&self, partitions: &[i32]) -> Result<(), Failure> {
-        if self.is_library_rebalance() {
-            return Ok(());
+        if !self.is_library_rebalance() {
+            let done = self.consumer.incremental_assign(&self.at(partitions, Offset::Offset(0)));
+            done.map_err(|error| Failure::Call { what: "taking up assigned partitions", cause: error.into() })?;
         }
-        let done = self.consumer.incremental_assign(&self.at(partitions, Offset::Offset(0)));
-        done.map_err(|error| Failure::Call { what: "taking up assigned partitions", cause: error.into() })?;
         self.pause(partitions)
     }
 
@@ -186,10 +185,9 @@ impl Member {
 
     /// Starts reading a partition that was taken up, at this offset.
     pub(crate) fn start_at(&self, partition: i32, offset: i64) -> Result<(), Cause> {
-        if self.is_library_rebalance() {
-            return Ok(());
+        if !self.is_library_rebalance() {
+            self.consumer.seek(&self.topic, partition, Offset::Offset(offset), Duration::from_secs(1))?;
         }
-        self.consumer.seek(&self.topic, partition, Offset::Offset(offset), Duration::from_secs(1))?;
         self.consumer.resume(&self.list(&[partition]))?;
         Ok(())
     }

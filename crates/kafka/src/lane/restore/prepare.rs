@@ -23,6 +23,13 @@ use crate::settings::Settings;
 /// How long one question to a broker may take.
 const ANSWER: Duration = Duration::from_secs(5);
 
+/// How long the committed offsets of all partitions at once may take.
+const ANSWER_AT_ONCE: Duration = Duration::from_millis(500);
+
+/// How long the committed offset of one partition may take. Meanwhile the others wait, so it is short; it is asked
+/// again and again, and the answer comes as soon as the transaction is decided.
+const ANSWER_ALONE: Duration = Duration::from_millis(100);
+
 /// How long to wait before asking again for what was not decided yet.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -131,54 +138,72 @@ impl<R: Restore> Prepare<R> {
         }
     }
 
-    /// Asks for the committed offsets of all these partitions at once. Those that are not stable yet stay.
+    /// Asks for the committed offsets of these partitions. Those that are not stable yet stay.
+    ///
+    /// librdkafka repeats the question by itself until *every* partition of it is stable or time is up, and tells
+    /// nothing of the others then. So all are asked at once, which is answered within milliseconds if nothing hangs;
+    /// and if something does, each is asked alone.
     fn fetch_offsets(&self, undecided: Vec<Pending<R>>) -> Vec<Pending<R>> {
-        if undecided.is_empty() {
-            return undecided;
+        let at_once = self.ask_offsets(&undecided, ANSWER_AT_ONCE);
+        match at_once {
+            Ok(answer) => undecided.into_iter().filter_map(|pending| self.decide(pending, &answer)).collect(),
+            Err(error) if is_time_out(&error) && undecided.len() > 1 => undecided
+                .into_iter()
+                .filter_map(|pending| {
+                    let alone = std::slice::from_ref(&pending);
+                    match self.ask_offsets(alone, ANSWER_ALONE) {
+                        Ok(answer) => self.decide(pending, &answer),
+                        Err(error) => self.postpone(pending, &error),
+                    }
+                })
+                .collect(),
+            Err(error) => undecided.into_iter().filter_map(|pending| self.postpone(pending, &error)).collect(),
         }
-        let mut list = TopicPartitionList::with_capacity(undecided.len());
-        for pending in &undecided {
+    }
+
+    fn ask_offsets(&self, pending: &[Pending<R>], timeout: Duration) -> Result<TopicPartitionList, KafkaError> {
+        let mut list = TopicPartitionList::with_capacity(pending.len());
+        for pending in pending {
             list.add_partition(&self.input, pending.job.assignment.partition);
         }
-        let answer = match self.committed.committed_offsets(list, ANSWER) {
-            Ok(answer) => answer,
-            Err(error) => return self.keep_or_fail(undecided, "fetching committed offsets", &error),
-        };
-        let mut kept = Vec::with_capacity(undecided.len());
-        for mut pending in undecided {
-            let partition = pending.job.assignment.partition;
-            let found = answer.find_partition(&self.input, partition);
-            let offset = match found.as_ref().map(|found| (found.error(), found.offset())) {
-                Some((Ok(()), Offset::Offset(offset))) => Some(offset),
-                Some((Ok(()), _)) | None => None,
-                Some((Err(error), _)) if is_unstable(&error) => {
-                    self.say_waiting(&mut pending, "for a transaction of its previous owner");
-                    kept.push(pending);
-                    continue;
-                }
-                Some((Err(error), _)) => {
-                    kept.extend(self.keep_or_fail(vec![pending], "fetching committed offsets", &error));
-                    continue;
-                }
-            };
-            pending.stage = match cluster::log_ends(&self.committed, &self.input, partition, ANSWER) {
-                Ok((low, _)) => Stage::End(Origin { committed: offset, low }),
-                Err(error) => {
-                    kept.extend(self.keep_or_fail(vec![pending], "finding the input's start", &error));
-                    continue;
-                }
-            };
-            if let Stage::End(Origin { committed: Some(committed), low }) = pending.stage
-                && committed < low
-            {
-                warn!(
-                    topic = %self.input, partition, committed, low,
-                    "Records were removed by retention before they were read"
-                );
-            }
-            kept.push(pending);
+        if pending.is_empty() { Ok(list) } else { self.committed.committed_offsets(list, timeout) }
+    }
+
+    /// Keeps a partition whose offset could not be had in time, which is how an open transaction shows.
+    fn postpone(&self, mut pending: Pending<R>, error: &KafkaError) -> Option<Pending<R>> {
+        if self.faults.has(Fault::LibraryRebalance) {
+            return self.decide(pending, &TopicPartitionList::new());
         }
-        kept
+        if is_time_out(error) {
+            self.say_waiting(&mut pending, "for a transaction of its previous owner, or for the brokers");
+            return Some(pending);
+        }
+        self.keep_or_fail(pending, "fetching committed offsets", error)
+    }
+
+    /// Takes the partition's committed offset from an answer.
+    fn decide(&self, mut pending: Pending<R>, answer: &TopicPartitionList) -> Option<Pending<R>> {
+        let partition = pending.job.assignment.partition;
+        let found = answer.find_partition(&self.input, partition);
+        let committed = match found.as_ref().map(|found| (found.error(), found.offset())) {
+            Some((Ok(()), Offset::Offset(offset))) => Some(offset),
+            Some((Ok(()), _)) | None => None,
+            Some((Err(error), _)) => return self.keep_or_fail(pending, "fetching committed offsets", &error),
+        };
+        let low = match cluster::log_ends(&self.committed, &self.input, partition, ANSWER) {
+            Ok((low, _)) => low,
+            Err(error) => return self.keep_or_fail(pending, "finding the input's start", &error),
+        };
+        if let Some(committed) = committed
+            && committed < low
+        {
+            warn!(
+                topic = %self.input, partition, committed, low,
+                "Records were removed by retention before they were read"
+            );
+        }
+        pending.stage = Stage::End(Origin { committed, low });
+        Some(pending)
     }
 
     /// Takes a partition as far as it goes now; none when it has gone on to be read.
@@ -197,7 +222,7 @@ impl<R: Restore> Prepare<R> {
             let client = if self.faults.has(Fault::StableEndOnly) { &self.committed } else { &self.uncommitted };
             match cluster::log_ends(client, state, partition, ANSWER) {
                 Ok((low, target)) => pending.stage = Stage::Stable { origin, low, target },
-                Err(error) => return self.keep_or_fail(vec![pending], "finding the state's end", &error).pop(),
+                Err(error) => return self.keep_or_fail(pending, "finding the state's end", &error),
             }
         }
         let Stage::Stable { origin, low, target } = pending.stage else { return Some(pending) };
@@ -218,23 +243,19 @@ impl<R: Restore> Prepare<R> {
                 self.say_waiting(&mut pending, "for a transaction that is open on its state");
                 Some(pending)
             }
-            Err(error) => self.keep_or_fail(vec![pending], "finding the state's stable end", &error).pop(),
+            Err(error) => self.keep_or_fail(pending, "finding the state's stable end", &error),
         }
     }
 
-    /// Keeps partitions whose question may be asked again; fails them otherwise.
-    fn keep_or_fail(&self, mut pending: Vec<Pending<R>>, what: &'static str, error: &KafkaError) -> Vec<Pending<R>> {
+    /// Keeps a partition whose question may be asked again; fails it otherwise.
+    fn keep_or_fail(&self, mut pending: Pending<R>, what: &'static str, error: &KafkaError) -> Option<Pending<R>> {
         let cause = Cause::from(error.clone());
         if cause.is_unreachable() || is_transient(error) {
-            for pending in &mut pending {
-                self.say_waiting(pending, "for the brokers to answer");
-            }
-            return pending;
+            self.say_waiting(&mut pending, "for the brokers to answer");
+            return Some(pending);
         }
-        for pending in pending {
-            self.reply.send(pending.job.assignment, Err(Failure::Call { what, cause: cause.clone() }));
-        }
-        Vec::new()
+        self.reply.send(pending.job.assignment, Err(Failure::Call { what, cause }));
+        None
     }
 
     /// Says once that a partition waits, and only if it has for a while.
@@ -247,9 +268,8 @@ impl<R: Restore> Prepare<R> {
     }
 }
 
-/// Whether a transaction that could still move the offset is open.
-fn is_unstable(error: &KafkaError) -> bool {
-    error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnstableOffsetCommit)
+fn is_time_out(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::OperationTimedOut)
 }
 
 /// Whether the answer is another one soon: leadership or the coordinator is on the move.
@@ -257,6 +277,7 @@ fn is_transient(error: &KafkaError) -> bool {
     use RDKafkaErrorCode::{
         CoordinatorLoadInProgress, CoordinatorNotAvailable, FencedLeaderEpoch, KafkaStorageError, LeaderNotAvailable,
         NotCoordinator, NotLeaderForPartition, OffsetNotAvailable, UnknownLeaderEpoch, UnknownTopicOrPartition,
+        UnstableOffsetCommit,
     };
     matches!(
         error.rdkafka_error_code(),
@@ -271,6 +292,7 @@ fn is_transient(error: &KafkaError) -> bool {
                 | OffsetNotAvailable
                 | UnknownLeaderEpoch
                 | UnknownTopicOrPartition
+                | UnstableOffsetCommit
         )
     )
 }

@@ -14,6 +14,7 @@ use tracing::debug;
 
 use super::{Job, Origin, Reply, finish, panic_message};
 use crate::client::{self, Context};
+use crate::cluster;
 use crate::lane::app::Restore;
 use crate::lane::error::Failure;
 use crate::lane::tuning::LaneSettings;
@@ -25,6 +26,9 @@ const RECORDS_A_TURN: usize = 1000;
 
 /// How long it waits for records.
 const WAIT: Duration = Duration::from_millis(10);
+
+/// How long connecting to a partition's leader may hold up the others.
+const CONNECT: Duration = Duration::from_millis(500);
 
 /// A partition to read.
 pub(super) struct Task<R> {
@@ -119,6 +123,10 @@ impl<R: Restore> Reader<R> {
         // An earlier ownership of the same partition is over, or this task would not be here.
         if reading.remove(&partition).is_some() {
             self.unassign(partition);
+        }
+        // A question makes librdkafka connect to the leader at once; an assignment alone may leave it idle for a second.
+        if let Err(error) = cluster::log_ends(&self.consumer, &self.state, partition, CONNECT) {
+            debug!(%error, topic = %self.state, partition, "Reading state is delayed");
         }
         let list = self.list(partition, Offset::Offset(task.low));
         match self.consumer.incremental_assign(&list) {
