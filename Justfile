@@ -6,17 +6,22 @@ set positional-arguments := true
 default:
     @"{{ just_executable() }}" --list --unsorted
 
-# Find or install what the build, the demo and the tests need
-setup:
-    @tools/setup
+# Find or install what the build and the demo need, or also what the tests need: `setup test`
+setup what="demo":
+    @tools/setup "$1"
 
 # Show the pipeline at work on a local Kafka and Postgres: `demo --once`, `demo --mail FILE.mbox`
 demo *args: setup
     @exec cargo run --release --locked --package mailtide -- demo "$@"
 
 # Run all tests, or those that are named
-test *args: setup
+test *args: (setup "test")
     @exec cargo test --workspace --locked "$@"
+
+# Kill every process at random, often, and count: `chaos 200`, or `chaos 200 SEED` to repeat a run
+chaos kills="200" seed="": (setup "test")
+    @MAILTIDE_CHAOS_KILLS="$1" MAILTIDE_CHAOS_SEED="$2" exec cargo test --locked --package mailtide-tests --test it \
+        -- --nocapture --exact chaos::i1_i2_i3_hold_under_kill_9
 
 # Check format and lints
 lint: setup
