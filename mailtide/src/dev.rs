@@ -121,7 +121,7 @@ pub(crate) async fn run(
     } else {
         None
     };
-    let settings = settings::load(file, &overrides).map_err(|failure| anyhow!("{failure}"))?;
+    let settings = settings::load(file, overrides).map_err(|failure| anyhow!("{failure}"))?;
     let health = Health::new();
     let admin = Admin::start(&settings.admin, health.clone(), metrics).await?;
     let ended = serve(&settings, &health, &shutdown).await;

@@ -51,7 +51,7 @@ const LINGER: Duration = Duration::from_secs(1);
 pub fn main() -> ExitCode {
     // Ends the process by itself for help (0) and for arguments that make no sense (2).
     let cli = Cli::parse();
-    let settings = match settings::load(cli.config.as_deref(), &BTreeMap::new()) {
+    let settings = match settings::load(cli.config.as_deref(), BTreeMap::new()) {
         Ok(settings) => settings,
         Err(failure) => {
             eprintln!("{failure}");
@@ -81,8 +81,8 @@ pub fn main() -> ExitCode {
 
 async fn run(cli: Cli, mut settings: Settings) -> anyhow::Result<Outcome> {
     if !is_service(&cli.command) && !settings.is_set("log.filter") {
-        // The operator's commands speak for themselves.
-        settings.telemetry.filter = "warn".to_owned();
+        // The operator's commands speak for themselves, and what the Kafka client grumbles about passes.
+        settings.telemetry.filter = "warn,kafka::client=error".to_owned();
     }
     let metrics = runtime::telemetry::init(&settings.telemetry)?;
     settings.effective.log();
@@ -92,7 +92,8 @@ async fn run(cli: Cli, mut settings: Settings) -> anyhow::Result<Outcome> {
         Command::Scheduler => service::run(service::Service::Scheduler, settings, metrics, shutdown).await?,
         Command::Poller => service::run(service::Service::Poller, settings, metrics, shutdown).await?,
         Command::Projector(projector) if projector.rebuild => {
-            projector::rebuild(settings.projector, shutdown).await?;
+            let rebuilt = projector::rebuild(settings.projector, shutdown).await?;
+            println!("Derived the rows from {} records", rebuilt.records);
         }
         Command::Projector(_) => service::run(service::Service::Projector, settings, metrics, shutdown).await?,
         Command::Simulator => service::run(service::Service::Simulator, settings, metrics, shutdown).await?,

@@ -77,9 +77,11 @@ impl Local {
         parts
     }
 
-    /// The database's URL, password and all: for the person at the terminal that started it.
+    /// The URL, password and all, of a database on a server started here: for the person at the terminal. The
+    /// password of a server that was given is not ours to show.
     pub(crate) fn database_url(&self) -> Option<&str> {
-        self.database.as_ref().map(Database::url)
+        let ours = self.postgres.as_ref().is_some_and(Postgres::is_ours);
+        self.database.as_ref().filter(|_| ours).map(Database::url)
     }
 
     /// Stops what was started, and removes its data.

@@ -78,23 +78,8 @@ impl std::fmt::Display for Failure {
 }
 
 /// Settings from the file, the environment, and over them `overrides` (environment variables by name).
-pub(crate) fn load(file: Option<&Path>, overrides: &BTreeMap<String, String>) -> Result<Settings, Failure> {
-    if overrides.is_empty() {
-        return read(Source::load(file).map_err(Failure::Source)?);
-    }
-    let text = match file {
-        Some(path) => {
-            let text = std::fs::read_to_string(path)
-                .map_err(|source| Failure::Source(runtime::settings::Error::File { path: path.to_owned(), source }))?;
-            Some((path, text))
-        }
-        None => None,
-    };
-    let mut environment: BTreeMap<String, String> = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect();
-    environment.extend(overrides.clone());
-    read(Source::from_parts(text.as_ref().map(|(path, text)| (*path, text.as_str())), environment))
+pub(crate) fn load(file: Option<&Path>, overrides: BTreeMap<String, String>) -> Result<Settings, Failure> {
+    read(Source::load_with(file, overrides).map_err(Failure::Source)?)
 }
 
 fn read(mut source: Source) -> Result<Settings, Failure> {
@@ -130,5 +115,39 @@ impl Settings {
     /// Whether somebody set `key`.
     pub(crate) fn is_set(&self, key: &str) -> bool {
         self.effective.get(key).is_some_and(|entry| entry.origin != Origin::Default)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const README: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+    const BEGIN: &str = "cargo test -p mailtide readme` -->\n";
+    const END: &str = "<!-- end of settings -->";
+
+    /// Every setting's name, default and meaning, as the README has them.
+    fn table() -> String {
+        let settings = read(Source::from_parts::<String, String>(None, [])).expect("the defaults contradict nothing");
+        let host = settings.kafka.instance;
+        // The one default that differs from machine to machine.
+        settings.effective.markdown().replace(&format!("| `{host}` | Name of this"), "| the host's name | Name of this")
+    }
+
+    /// `UPDATE_GOLDEN=1 cargo test -p mailtide readme` writes it anew.
+    #[test]
+    fn the_readme_lists_every_setting_with_its_default() {
+        let text = std::fs::read_to_string(README).unwrap();
+        let (before, rest) = text.split_once(BEGIN).expect("the README marks where the settings begin");
+        let (listed, after) = rest.split_once(END).expect("the README marks where the settings end");
+        let table = table();
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(README, format!("{before}{BEGIN}{table}{END}{after}")).unwrap();
+        } else {
+            assert!(
+                listed == table,
+                "the README's settings are not the binary's; write them anew with UPDATE_GOLDEN=1"
+            );
+        }
     }
 }

@@ -6,10 +6,20 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test the panic is the message")]
 
+mod checker;
+mod house;
 mod support;
 
+mod chaos;
+mod cli;
+mod demo;
 mod gmail;
 mod ingress;
+mod mailbox_faults;
+mod pipeline;
+mod pipeline_input;
+mod projector;
+mod scheduler;
 mod simulator;
 mod stack;
 mod store;

@@ -58,12 +58,12 @@ async fn with_servers(
     shutdown: &Shutdown,
 ) -> anyhow::Result<Outcome> {
     let mut overrides = local.overrides();
-    let given = settings::load(file, &overrides).map_err(|failure| anyhow!("{failure}"))?;
+    let given = settings::load(file, overrides.clone()).map_err(|failure| anyhow!("{failure}"))?;
     let gmail =
         simulator::start(simulator::Settings { listen: ([127, 0, 0, 1], 0).into(), ..given.simulator.clone() }).await?;
     overrides.extend(dev::towards(&gmail.base_url));
     overrides.extend(own_ports_and_keys());
-    let settings = settings::load(file, &overrides).map_err(|failure| anyhow!("{failure}"))?;
+    let settings = settings::load(file, overrides).map_err(|failure| anyhow!("{failure}"))?;
     println!("Starting the services");
     let health = Health::new();
     let mut services = Services::start(&settings, &health).await?;
@@ -139,7 +139,7 @@ impl Stage<'_> {
     /// Says what there is, before anything happens.
     fn announce(&self, targets: &[Target]) {
         let mails: usize = targets.iter().map(|target| target.post.len()).sum();
-        println!("\nMailtide is up, with {mails} mails to come to {} mailboxes.", targets.len());
+        println!("\nMailtide is up. Mailboxes: {}, mails to come: {mails}.", targets.len());
         for (what, place) in self.local.describe() {
             println!("  {what:<9} {place}");
         }

@@ -56,6 +56,18 @@ impl Source {
     /// # Errors
     /// When the file cannot be read.
     pub fn load(file: Option<&Path>) -> Result<Self, Error> {
+        Self::load_with(file, [])
+    }
+
+    /// The same, with variables of the program's own over those of the environment: where it starts what the settings
+    /// lead to.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn load_with(
+        file: Option<&Path>,
+        overrides: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, Error> {
         let text = match file {
             Some(path) => {
                 let text =
@@ -66,6 +78,8 @@ impl Source {
         };
         let environment = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())));
+        // Of two variables of one name the later one counts.
+        let environment = environment.chain(overrides);
         Ok(Self::from_parts(text.as_ref().map(|(path, text)| (*path, text.as_str())), environment))
     }
 
@@ -306,6 +320,14 @@ mod tests {
         assert_eq!(origin("poller.lanes"), "MAILTIDE_POLLER_LANES");
         assert_eq!(origin("poller.batch"), "mailtide.toml:3");
         assert_eq!(origin("poller.other"), "default");
+    }
+
+    #[test]
+    fn what_the_program_gives_goes_over_the_environment() {
+        let mut source = source("", &[("MAILTIDE_A_B", "1"), ("MAILTIDE_A_B", "2")]);
+        assert_eq!(source.read("a.b", 0_u8, ""), 2);
+        let given = [("MAILTIDE_A_B".to_owned(), "3".to_owned())];
+        assert_eq!(Source::load_with(None, given).unwrap().read("a.b", 0_u8, ""), 3);
     }
 
     #[test]

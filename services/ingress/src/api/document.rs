@@ -93,18 +93,15 @@ mod tests {
         serde_json::to_value(document(&HeaderName::from_static("x-dolfin-api-key"))).unwrap()
     }
 
-    /// `MAILTIDE_UPDATE_GOLDEN=1 cargo test -p ingress` writes it anew.
+    /// `UPDATE_GOLDEN=1 cargo test -p ingress` writes it anew.
     #[test]
     fn the_committed_document_is_what_the_handlers_say() {
         let ours = ours();
-        if std::env::var_os("MAILTIDE_UPDATE_GOLDEN").is_some() {
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
             std::fs::write(COMMITTED, serde_json::to_string_pretty(&ours).unwrap() + "\n").unwrap();
         }
         let committed: Value = serde_json::from_str(&std::fs::read_to_string(COMMITTED).unwrap()).unwrap();
-        assert!(
-            ours == committed,
-            "openapi.json is not what the handlers say; write it anew with MAILTIDE_UPDATE_GOLDEN=1"
-        );
+        assert!(ours == committed, "openapi.json is not what the handlers say; write it anew with UPDATE_GOLDEN=1");
     }
 
     /// What the API's owner published for this call: every word of it is in our document.
