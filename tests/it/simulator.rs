@@ -86,7 +86,7 @@ async fn googles_python_client_cannot_tell_and_every_body_fits_the_discovery_doc
 #[tokio::test]
 async fn googles_node_client_cannot_tell_and_every_body_fits_the_discovery_document() {
     let wanted = std::fs::read_to_string(sources("node").join("package.json")).unwrap();
-    let needs = "the test needs Node.js 20 or later with npm (Debian: apt-get install nodejs npm) and a package index";
+    let needs = "the test needs Node.js 18 or later with npm (Debian: apt-get install nodejs npm) and a package index";
     let folder = installed("node", &wanted, async |folder| {
         std::fs::copy(sources("node").join("package.json"), folder.join("package.json")).unwrap();
         let install = ["install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefer-offline"].map(OsStr::new);
