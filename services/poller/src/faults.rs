@@ -5,8 +5,8 @@ use std::sync::OnceLock;
 use domain::mailbox::Input;
 use domain::{Command, ConnectionId};
 
-/// Environment variable: the connection whose commands make the mailbox panic.
-pub const PANIC: &str = "MAILTIDE_FAULT_PANIC_CONNECTION";
+/// Environment variable: the connection whose commands make the mailbox panic. No setting, so without their prefix.
+pub const PANIC: &str = "POLLER_FAULT_PANIC_CONNECTION";
 
 /// Panics if this input is a command of the connection that is named for it.
 pub(crate) fn panic_if_asked(input: &Input) {

@@ -65,6 +65,8 @@ impl Place {
             ("MAILTIDE_STORE_TOKEN_KEY", "test:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="),
             ("MAILTIDE_GMAIL_API_URL", google),
             ("MAILTIDE_GMAIL_TOKEN_URL", &format!("{google}/token")),
+            ("MAILTIDE_GMAIL_CLIENT_ID", "tests"),
+            ("MAILTIDE_GMAIL_CLIENT_SECRET", "tests"),
             ("MAILTIDE_ADMIN_ADDRESS", "127.0.0.1:0"),
             ("MAILTIDE_INGRESS_LISTEN", "127.0.0.1:0"),
             ("MAILTIDE_LOG_FORMAT", "json"),

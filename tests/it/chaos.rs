@@ -1,0 +1,260 @@
+//! kill -9 at any moment, under load, and then an independent count: nothing lost, nothing twice, no job without an
+//! end, rows as the topics say. And the proof that this test can fail: with one protection off it finds the damage.
+//!
+//! `MAILTIDE_CHAOS_KILLS` and `MAILTIDE_CHAOS_SEED` make it longer or repeat it.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use kafka::{Fault, Faults, Point};
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{RngExt, SeedableRng};
+use simulator::Behaviour;
+
+use crate::checker::Findings;
+use crate::house::{House, Mailbox};
+use crate::support::{LONG, Service, wait_until};
+
+/// How rough it gets.
+struct Plan {
+    name: &'static str,
+    mailboxes: usize,
+    /// Pollers killed. Ingress and projector are killed, and pollers hung, a few times in between.
+    kills: usize,
+    /// How many ask for syncs, one after the other, and how many milliseconds each waits in between.
+    callers: u64,
+    pause: Range<u64>,
+    seed: u64,
+    /// Protections that are off, as the variable for processes under test has them.
+    faults: &'static str,
+}
+
+/// Records of history show only after up to so long in some mailboxes.
+const LAG: Duration = Duration::from_millis(800);
+
+/// How long a poller is held when it is hung: longer than its session, so that its partitions are taken from it, and
+/// shorter than its transactions live, so that it comes back with one that it could commit.
+const HUNG: Duration = Duration::from_millis(3_000);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i1_i2_i3_hold_under_kill_9() {
+    let seed = from_environment("MAILTIDE_CHAOS_SEED").unwrap_or_else(rand::random);
+    let kills = from_environment("MAILTIDE_CHAOS_KILLS").unwrap_or(30);
+    let plan = Plan { name: "chaos", mailboxes: 200, kills, callers: 4, pause: 5..60, seed, faults: "" };
+    let findings = run(&plan).await;
+    assert!(findings.is_clean(), "seed {seed}: {findings}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_9_does_damage_where_offsets_are_committed_outside_the_transaction() {
+    // So many commands that the lanes are hardly ever outside of a transaction that holds some.
+    let seed = rand::random();
+    let faults = "offsets-outside";
+    let plan = Plan { name: "harm", mailboxes: 60, kills: 12, callers: 12, pause: 0..10, seed, faults };
+    let findings = run(&plan).await;
+    assert!(!findings.lost.is_empty() || !findings.twice.is_empty(), "seed {seed}: {findings}");
+}
+
+fn from_environment<T: FromStr>(name: &str) -> Option<T> {
+    let text = std::env::var(name).ok().filter(|text| !text.is_empty())?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
+}
+
+/// The processes, by name.
+struct Processes {
+    house: Arc<House>,
+    ingress: Service,
+    projector: Service,
+    pollers: Vec<Service>,
+    killed: BTreeMap<&'static str, usize>,
+}
+
+/// Whether the load goes on.
+type Going = Arc<AtomicBool>;
+
+async fn run(plan: &Plan) -> Findings {
+    let begun = Instant::now();
+    let say = |text: &str| eprintln!("{:>6.1} s  {}: {text}", begun.elapsed().as_secs_f64(), plan.name);
+    say(&format!("seed {}, {} kills, {} mailboxes", plan.seed, plan.kills, plan.mailboxes));
+    let mut random = StdRng::seed_from_u64(plan.seed);
+    let house = House::with(plan.name, &[("MAILTIDE_KAFKA_PARTITIONS", "8")]).await;
+    house.create_topics().await;
+    for number in 0..plan.mailboxes {
+        let mailbox = house.mailbox(&format!("m{number}")).await;
+        if number % 4 == 0 {
+            let lag = i64::try_from(LAG.as_millis()).unwrap();
+            mailbox.behave(Behaviour { history_lag_ms: lag, ..Behaviour::default() });
+        }
+        mailbox.deliver(random.random_range(0..20));
+    }
+    let mut processes = Processes::start(&house, plan).await;
+    say("all is up");
+
+    let going = Going::new(AtomicBool::new(true));
+    let mut load = vec![tokio::spawn(mail(house.mailboxes(), going.clone(), random.random()))];
+    for _ in 0..plan.callers {
+        load.push(tokio::spawn(syncs(house.clone(), going.clone(), random.random(), plan.pause.clone())));
+    }
+    for kill in 1..=plan.kills {
+        processes.strike(kill, &mut random).await;
+        say(&format!("{kill} of {} kills; {} syncs accepted", plan.kills, house.accepted()));
+    }
+    going.store(false, Ordering::Relaxed);
+    for task in load {
+        task.await.unwrap();
+    }
+    let last_mail = Instant::now();
+    say(&format!("the load ended; killed and hung: {:?}", processes.killed));
+
+    // The last sync of each mailbox stands behind all others in its partition: when it has ended, so must they have.
+    wait_until(LONG, "all mail shows in history", || std::future::ready(last_mail.elapsed() > LAG)).await;
+    let mut jobs = Vec::new();
+    for mailbox in house.mailboxes() {
+        jobs.push(house.ask_until_accepted(&mailbox).await);
+    }
+    for job in &jobs {
+        house.ended(job).await;
+    }
+    say("the dust has settled");
+    let findings = house.settled().await;
+    say(&findings.to_string());
+    processes.stop();
+    findings
+}
+
+impl Processes {
+    async fn start(house: &Arc<House>, plan: &Plan) -> Self {
+        let poller = |name| house.process(name, "poller").set("KAFKA_FAULTS", plan.faults);
+        let mut this = Self {
+            house: house.clone(),
+            ingress: house.process("ingress", "ingress"),
+            projector: house.process("projector", "projector"),
+            pollers: vec![poller("poller-a"), poller("poller-b")],
+            killed: BTreeMap::new(),
+        };
+        this.start_ingress().await;
+        this.projector.start();
+        for poller in &mut this.pollers {
+            poller.start();
+        }
+        this
+    }
+
+    async fn start_ingress(&mut self) {
+        let address = self.ingress.start().logged("API open", "address").await;
+        self.house.api_is_at(&address);
+    }
+
+    /// Kills a poller at some moment and starts it again after a while; now and then another service as well, or
+    /// hangs the other poller.
+    async fn strike(&mut self, kill: usize, random: &mut StdRng) {
+        moment(random, 200..2_500).await;
+        let victim = random.random_range(0..self.pollers.len());
+        if kill % 7 == 3 {
+            // It wakes up as a zombie: others have its partitions, and it does not know.
+            self.count("poller hung");
+            self.pollers[victim].pause();
+            tokio::time::sleep(HUNG).await;
+            self.pollers[victim].resume();
+            moment(random, 0..500).await;
+        }
+        self.count("poller killed");
+        self.pollers[victim].kill();
+        match kill % 10 {
+            4 => {
+                self.count("ingress killed");
+                self.ingress.kill();
+                moment(random, 0..500).await;
+                self.start_ingress().await;
+            }
+            8 => {
+                self.count("projector killed");
+                self.projector.kill();
+                moment(random, 0..500).await;
+                self.projector.start();
+            }
+            _ => moment(random, 0..1_000).await,
+        }
+        self.pollers[victim].start();
+    }
+
+    fn count(&mut self, what: &'static str) {
+        *self.killed.entry(what).or_default() += 1;
+    }
+
+    /// Stops them; whoever lived to the end must end well.
+    fn stop(mut self) {
+        let services = self.pollers.iter_mut().chain([&mut self.projector, &mut self.ingress]);
+        for service in services {
+            assert_eq!(service.stop(), 0, "{}", service.log());
+        }
+    }
+}
+
+/// Lets some time pass: the moment is what is random here, and no condition is waited for.
+async fn moment(random: &mut StdRng, ms: Range<u64>) {
+    tokio::time::sleep(Duration::from_millis(random.random_range(ms))).await;
+}
+
+/// Delivers mail: mostly a few, now and then more than a page.
+async fn mail(mailboxes: Vec<Mailbox>, going: Going, seed: u64) {
+    let mut random = StdRng::seed_from_u64(seed);
+    while going.load(Ordering::Relaxed) {
+        let mailbox = mailboxes.choose(&mut random).unwrap();
+        let count = if random.random_ratio(1, 150) { 700 } else { random.random_range(1..4) };
+        mailbox.deliver(count);
+        moment(&mut random, 5..60).await;
+    }
+}
+
+/// Asks for syncs; while ingress is dead, asks again.
+async fn syncs(house: Arc<House>, going: Going, seed: u64, pause: Range<u64>) {
+    let mut random = StdRng::seed_from_u64(seed);
+    let mailboxes = house.mailboxes();
+    while going.load(Ordering::Relaxed) {
+        let mailbox = mailboxes.choose(&mut random).unwrap();
+        // What is refused or breaks off promised nothing; what was accepted is noted by the house.
+        let _ = house.try_sync(mailbox.id).await;
+        moment(&mut random, pause.clone()).await;
+    }
+}
+
+/// A lane dies in its first transaction, which holds a command; the neighbour's sync behind it shows that it went on.
+async fn dies_in_a_transaction(name: &str, faults: Faults) -> Findings {
+    let house = House::new(name).await;
+    let _ingress = house.ingress().await;
+    let _projector = house.projector();
+    let mailbox = house.mailbox("a").await;
+    let neighbour = house.mailbox_beside(&mailbox, "b").await;
+    mailbox.deliver(10);
+    let died = Arc::new(AtomicBool::new(false));
+    let (dies, mut kafka) = (died.clone(), house.kafka("one"));
+    kafka.lane.faults = faults.holding(move |point| {
+        assert!(point != Point::Checked || dies.swap(true, Ordering::Relaxed), "the test lets the lane die here");
+    });
+    let poller = house.poller_with(kafka);
+    poller.ready().await;
+    house.ask(&mailbox).await;
+    wait_until(LONG, "the lane has died", || std::future::ready(died.load(Ordering::Relaxed))).await;
+    house.sync(&neighbour).await;
+    let findings = house.settled().await;
+    poller.stop().await;
+    findings
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i2_none_lost_when_a_lane_dies_in_a_transaction() {
+    let findings = dies_in_a_transaction("dies", Faults::default()).await;
+    assert!(findings.is_clean(), "{findings}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lane_that_dies_loses_what_it_took_where_offsets_are_committed_outside_the_transaction() {
+    let findings = dies_in_a_transaction("loses", Faults::default().with(Fault::OffsetsOutside)).await;
+    assert_eq!(findings.lost.len(), 11, "ten messages and the job that was to find them: {findings}");
+}
