@@ -217,7 +217,10 @@ impl Mailbox {
             if earlier {
                 since = since.min(listing.walk.position);
                 taken_over.push(listing.walk.walk);
-                done = listing.walk.progress;
+                // One that only settles has told its jobs already what it did.
+                if listing.is_answering() {
+                    done = listing.walk.progress;
+                }
             }
             !earlier
         });
