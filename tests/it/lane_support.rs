@@ -22,24 +22,24 @@ use tokio::runtime::Handle;
 
 use crate::support::{LONG, committed_blocking, stack, wait_until};
 
-pub const SERVICE: &str = "counter";
-pub const PARTITIONS: i32 = 4;
+pub(crate) const SERVICE: &str = "counter";
+pub(crate) const PARTITIONS: i32 = 4;
 
 /// Topics of one test, and the settings of its lanes.
 #[derive(Clone)]
-pub struct Bench {
-    pub prefix: String,
-    pub input: Arc<str>,
-    pub state: Arc<str>,
-    pub output: Arc<str>,
+pub(crate) struct Bench {
+    pub(crate) prefix: String,
+    pub(crate) input: Arc<str>,
+    pub(crate) state: Arc<str>,
+    pub(crate) output: Arc<str>,
 }
 
 impl Bench {
-    pub async fn new(name: &str) -> Self {
+    pub(crate) async fn new(name: &str) -> Self {
         Self::with_partitions(name, PARTITIONS).await
     }
 
-    pub async fn with_partitions(name: &str, partitions: i32) -> Self {
+    pub(crate) async fn with_partitions(name: &str, partitions: i32) -> Self {
         let random = &uuid::Uuid::new_v4().simple().to_string()[..8];
         let bench = Self::at(&format!("{name}-{random}."));
         for topic in [&bench.input, &bench.state, &bench.output] {
@@ -49,21 +49,21 @@ impl Bench {
     }
 
     /// The topics under a prefix, made by somebody before.
-    pub fn at(prefix: &str) -> Self {
+    pub(crate) fn at(prefix: &str) -> Self {
         let topic = |name: &str| -> Arc<str> { format!("{prefix}{name}").into() };
         Self { prefix: prefix.to_owned(), input: topic("in"), state: topic("state"), output: topic("out") }
     }
 
-    pub fn group(&self) -> String {
+    pub(crate) fn group(&self) -> String {
         format!("{}{SERVICE}", self.prefix)
     }
 
     /// Settings of a process, in time-outs that suit a test.
-    pub fn settings(&self, instance: &str) -> Settings {
+    pub(crate) fn settings(&self, instance: &str) -> Settings {
         self.settings_at(stack().kafka.bootstrap(), instance)
     }
 
-    pub fn settings_at(&self, bootstrap: &str, instance: &str) -> Settings {
+    pub(crate) fn settings_at(&self, bootstrap: &str, instance: &str) -> Settings {
         let mut settings = Settings::for_brokers(bootstrap).with_prefix(&self.prefix);
         settings.instance = instance.to_owned();
         settings.lane = Tuning {
@@ -76,18 +76,18 @@ impl Bench {
         settings
     }
 
-    pub fn lane(&self, number: usize) -> LaneSettings {
+    pub(crate) fn lane(&self, number: usize) -> LaneSettings {
         LaneSettings { service: SERVICE, lane: number, input: self.input.clone(), state: Some(self.state.clone()) }
     }
 
     /// Starts a counting lane.
-    pub fn start(&self, settings: &Settings, number: usize, knobs: &Knobs) -> Lane {
+    pub(crate) fn start(&self, settings: &Settings, number: usize, knobs: &Knobs) -> Lane {
         let (bench, knobs, runtime) = (self.clone(), knobs.clone(), Handle::current());
         spawn(settings, self.lane(number), move |handle| Counter::new(&bench, handle, &knobs, runtime.clone())).unwrap()
     }
 
     /// Writes inputs `from..to`, spread over `keys` keys, and waits until they are acknowledged.
-    pub fn feed(&self, keys: usize, from: usize, to: usize) {
+    pub(crate) fn feed(&self, keys: usize, from: usize, to: usize) {
         let producer: BaseProducer = ClientConfig::new()
             .set("bootstrap.servers", stack().kafka.bootstrap())
             .set("enable.idempotence", "true")
@@ -106,7 +106,7 @@ impl Bench {
     }
 
     /// What is committed in the output: per input id, how often it is named.
-    pub fn outputs(&self) -> Outputs {
+    pub(crate) fn outputs(&self) -> Outputs {
         let mut outputs = Outputs::default();
         for record in committed_blocking(stack().kafka.bootstrap(), &self.output) {
             let key = record.key_text();
@@ -119,7 +119,7 @@ impl Bench {
     }
 
     /// Waits until `n` different inputs are named in the output.
-    pub async fn wait_for(&self, n: usize) {
+    pub(crate) async fn wait_for(&self, n: usize) {
         let what = format!("{n} inputs are named in {}", self.output);
         wait_until(LONG, &what, || {
             let bench = self.clone();
@@ -129,7 +129,7 @@ impl Bench {
     }
 
     /// The offsets committed for the group, by partition.
-    pub fn offsets(&self) -> BTreeMap<i32, i64> {
+    pub(crate) fn offsets(&self) -> BTreeMap<i32, i64> {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", stack().kafka.bootstrap())
             .set("group.id", self.group())
@@ -150,40 +150,40 @@ impl Bench {
 
 /// What is committed in the output.
 #[derive(Debug, Default)]
-pub struct Outputs {
+pub(crate) struct Outputs {
     /// How often each input is named.
-    pub ids: BTreeMap<usize, usize>,
+    pub(crate) ids: BTreeMap<usize, usize>,
     /// The counts of each key, in order.
-    pub counts: BTreeMap<String, Vec<u64>>,
+    pub(crate) counts: BTreeMap<String, Vec<u64>>,
 }
 
 impl Outputs {
     /// Inputs below `n` that are not named.
-    pub fn lost(&self, n: usize) -> Vec<usize> {
+    pub(crate) fn lost(&self, n: usize) -> Vec<usize> {
         (0..n).filter(|id| !self.ids.contains_key(id)).collect()
     }
 
     /// Inputs that are named more than once.
-    pub fn twice(&self) -> Vec<usize> {
+    pub(crate) fn twice(&self) -> Vec<usize> {
         self.ids.iter().filter(|(_, n)| **n > 1).map(|(id, _)| *id).collect()
     }
 
     /// Keys whose counts are not 1, 2, 3, ….
-    pub fn miscounted(&self) -> Vec<&str> {
+    pub(crate) fn miscounted(&self) -> Vec<&str> {
         let is_wrong = |counts: &[u64]| counts.iter().zip(1..).any(|(count, expected)| *count != expected);
         self.counts.iter().filter(|(_, counts)| is_wrong(counts)).map(|(key, _)| key.as_str()).collect()
     }
 
     /// That each of the inputs below `n` is named once, and every key counted rightly.
     #[track_caller]
-    pub fn assert_exactly_once(&self, n: usize) {
+    pub(crate) fn assert_exactly_once(&self, n: usize) {
         assert_eq!(self.lost(n), [0; 0], "lost");
         assert_eq!(self.twice(), [0; 0], "twice");
         assert_eq!(self.miscounted(), [""; 0], "state forgotten or doubled");
     }
 }
 
-pub async fn create(topic: &str, partitions: i32) {
+pub(crate) async fn create(topic: &str, partitions: i32) {
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", stack().kafka.bootstrap()).create().unwrap();
     let topics = [NewTopic::new(topic, partitions, TopicReplication::Fixed(1))];
@@ -194,32 +194,34 @@ pub async fn create(topic: &str, partitions: i32) {
 
 /// How the counting application behaves.
 #[derive(Clone, Default)]
-pub struct Knobs {
+pub(crate) struct Knobs {
     /// How long the work on an input takes, elsewhere.
-    pub work: Duration,
+    pub(crate) work: Duration,
     /// Called on the lane's thread with each result, before its output: a test may hold the lane there.
-    pub on_done: Option<Arc<dyn Fn(usize) + Send + Sync>>,
+    pub(crate) on_done: Option<Arc<dyn Fn(usize) + Send + Sync>>,
     /// Called on the lane's thread when something of a partition is durable.
-    pub on_committed: Option<Arc<dyn Fn() + Send + Sync>>,
+    pub(crate) on_committed: Option<Arc<dyn Fn() + Send + Sync>>,
     /// Takes no more input while this many are being worked on; none: takes all.
-    pub at_once: Option<usize>,
+    pub(crate) at_once: Option<usize>,
     /// How many inputs the application has seen.
-    pub seen: Arc<AtomicUsize>,
+    pub(crate) seen: Arc<AtomicUsize>,
     /// Refuses every partition with this sentence.
-    pub refuse: Option<&'static str>,
+    pub(crate) refuse: Option<&'static str>,
     /// Results are put out without a state record.
-    pub only_outputs: bool,
+    pub(crate) only_outputs: bool,
+    /// What was absorbed before a partition was opened is not worked on.
+    pub(crate) forgets: bool,
 }
 
 /// One partition's state.
 #[derive(Default)]
-pub struct Part {
+pub(crate) struct Part {
     counts: BTreeMap<String, u64>,
     /// Absorbed and not done: id and key.
     waiting: BTreeMap<usize, String>,
 }
 
-pub struct Counter {
+pub(crate) struct Counter {
     bench: Bench,
     handle: LaneHandle<(usize, String)>,
     knobs: Knobs,
@@ -229,7 +231,7 @@ pub struct Counter {
 }
 
 impl Counter {
-    pub fn new(bench: &Bench, handle: LaneHandle<(usize, String)>, knobs: &Knobs, runtime: Handle) -> Self {
+    pub(crate) fn new(bench: &Bench, handle: LaneHandle<(usize, String)>, knobs: &Knobs, runtime: Handle) -> Self {
         let (bench, knobs) = (bench.clone(), knobs.clone());
         Self { bench, handle, knobs, runtime, parts: BTreeMap::new(), in_flight: 0 }
     }
@@ -264,6 +266,9 @@ impl App for Counter {
     fn opened(&mut self, assignment: Assignment, part: Part, _: &mut Outbox) {
         let waiting: Vec<(usize, String)> = part.waiting.iter().map(|(id, key)| (*id, key.clone())).collect();
         self.parts.insert(assignment, part);
+        if self.knobs.forgets {
+            return;
+        }
         for (id, key) in waiting {
             self.work(assignment, id, key);
         }
@@ -271,7 +276,7 @@ impl App for Counter {
 
     fn closed(&mut self, assignment: Assignment) {
         let part = self.parts.remove(&assignment).expect("what is closed was opened");
-        self.in_flight -= part.waiting.len();
+        self.in_flight -= if self.knobs.forgets { 0 } else { part.waiting.len() };
     }
 
     fn record(&mut self, assignment: Assignment, record: &InputRecord<'_>, out: &mut Outbox) {
@@ -325,7 +330,7 @@ impl App for Counter {
     }
 }
 
-pub struct Rebuild {
+pub(crate) struct Rebuild {
     part: Part,
     refuse: Option<&'static str>,
 }
@@ -359,7 +364,7 @@ impl Restore for Rebuild {
 }
 
 /// Waits until all partitions are open in these lanes together.
-pub async fn wait_until_open(lanes: &[&Lane]) {
+pub(crate) async fn wait_until_open(lanes: &[&Lane]) {
     wait_until(LONG, "all partitions are open", || {
         let open: BTreeSet<i32> = lanes
             .iter()
@@ -373,7 +378,7 @@ pub async fn wait_until_open(lanes: &[&Lane]) {
 }
 
 /// Waits until a lane's partitions satisfy `holds`.
-pub async fn wait_until_owned(lane: &Lane, what: &str, holds: impl Fn(usize) -> bool) {
+pub(crate) async fn wait_until_owned(lane: &Lane, what: &str, holds: impl Fn(usize) -> bool) {
     wait_until(LONG, what, || {
         let open = lane.status().partitions.iter().filter(|partition| partition.is_open).count();
         std::future::ready(holds(open))
