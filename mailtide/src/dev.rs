@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use runtime::Shutdown;
 use runtime::health::{Admin, Health};
+use runtime::settings::PREFIX;
 use runtime::telemetry::Metrics;
 use tokio::task::JoinSet;
 
@@ -121,6 +122,12 @@ pub(crate) async fn run(
     } else {
         None
     };
+    if !overrides.is_empty() {
+        println!("# Started here, and gone with this process. For other terminals:");
+        for (name, value) in overrides.iter().filter(|(name, _)| name.starts_with(PREFIX)) {
+            println!("export {name}='{value}'");
+        }
+    }
     let settings = settings::load(file, overrides).map_err(|failure| anyhow!("{failure}"))?;
     let health = Health::new();
     let admin = Admin::start(&settings.admin, health.clone(), metrics).await?;

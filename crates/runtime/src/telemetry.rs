@@ -15,6 +15,9 @@ use crate::settings::Source;
 const SECONDS: [f64; 16] =
     [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0];
 
+/// The default filter: what we have to say, and of libraries that tell of every start what they warn of.
+const QUIET: &str = "info,refinery_core=warn,tokio_postgres=warn";
+
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -59,7 +62,7 @@ impl Settings {
     pub fn read(source: &mut Source) -> Self {
         let format = source.read("log.format", Format::Text, "How log lines are written: `text` or `json`");
         let doc = "What is logged: a level, then modules with levels of their own, such as `info,poller=debug`";
-        let filter = source.read("log.filter", "info".to_owned(), doc);
+        let filter = source.read("log.filter", QUIET.to_owned(), doc);
         if let Err(error) = EnvFilter::builder().parse(&filter) {
             source.error("log.filter", format!("{error}, got `{filter}`"));
         }
