@@ -58,6 +58,8 @@ pub enum Fault {
     Malformed,
     /// In a batch, the part is left out of the response. A push is not sent.
     Lost,
+    /// A push is sent this many times more.
+    Duplicate(u32),
     /// A page of history that names this message (16 hex digits), and `messages.get` of it, answer 500.
     Poison(String),
     /// The head is reported this much lower than it is.

@@ -89,6 +89,19 @@ impl Grants {
         u32::try_from(self.grants.len() - 1).expect("an account has fewer than 2³² grants")
     }
 
+    /// Whether a client has a grant that lives.
+    pub(crate) fn has_live(&self, client_id: &str) -> bool {
+        self.grants.iter().any(|grant| grant.dead.is_none() && grant.client_id.as_deref() == Some(client_id))
+    }
+
+    /// The number of the first live grant of a client with these scopes, and its epoch.
+    pub(crate) fn live(&self, client_id: &str, scopes: Scopes) -> Option<(u32, u32)> {
+        let at = self.grants.iter().position(|grant| {
+            grant.dead.is_none() && grant.client_id.as_deref() == Some(client_id) && grant.scopes == scopes
+        })?;
+        Some((u32::try_from(at).ok()?, self.grants[at].epoch))
+    }
+
     /// Uses a refresh token: the grant and its epoch, or why it is dead.
     pub(crate) fn refresh(&mut self, token: Token, now_ms: i64) -> Result<(Grant, u32), Cause> {
         let grant = self.get_mut(token).ok_or(Cause::Revoked)?;

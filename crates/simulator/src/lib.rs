@@ -9,6 +9,7 @@
 //! [`Behaviour`].
 
 mod clock;
+mod consent;
 mod control;
 mod error;
 mod faults;
@@ -17,9 +18,11 @@ mod grant;
 mod http;
 mod import;
 mod json;
+mod jwt;
 mod label;
 mod mailbox;
 mod mime;
+mod push;
 mod query;
 mod quota;
 mod scope;
@@ -39,12 +42,15 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 pub use clock::Clock;
+pub use consent::{OAuthClient, ServiceAccount};
 pub use control::{Control, Created, Delivery, Error, Mails, NewMailbox, Spent, Truth, UsageReport};
 pub use faults::{Fault, Latency, Refusal, Rule, ScenarioError};
 pub use grant::Cause;
 pub use import::{Error as ImportError, Imported, mbox, read as read_mail};
+pub use jwt::Error as KeyError;
 pub use label::Error as LabelError;
 pub use mailbox::NoSuchMessage;
+pub use push::{HistoryIdForm, Target};
 pub use quota::{Limits, Method, Tariff};
 pub use settings::{Ahead, Behaviour, Settings};
 pub use world::Exists;
@@ -103,6 +109,14 @@ pub async fn start(settings: Settings) -> anyhow::Result<Running> {
     let control = Control::new(Arc::clone(&world));
     let shutdown = Shutdown::new();
     let stop = shutdown.clone();
+    let stop_pushes = shutdown.clone();
+    let pushing = push::run(Arc::clone(&world));
+    tokio::spawn(async move {
+        tokio::select! {
+            () = pushing => {}
+            () = stop_pushes.requested() => {}
+        }
+    });
     let service = http::router(world).into_make_service_with_connect_info::<http::wire::Cut>();
     let server = axum::serve(http::wire::Wires(listener), service);
     let server = server.with_graceful_shutdown(async move { stop.requested().await });

@@ -27,6 +27,8 @@ pub struct Settings {
     pub project_day: Option<u64>,
     /// Requests of one user at the same time; the tariff's when absent.
     pub concurrent_per_user: Option<u32>,
+    /// Give consent without asking.
+    pub auto_approve: bool,
     /// A JSON list of fault rules that are in force from the start.
     pub scenario: Option<PathBuf>,
     /// What can be changed while it runs.
@@ -81,6 +83,7 @@ impl Default for Settings {
             project_minute: None,
             project_day: None,
             concurrent_per_user: None,
+            auto_approve: true,
             scenario: None,
             behaviour: Behaviour::default(),
         }
@@ -134,6 +137,11 @@ impl Settings {
             concurrent_per_user: source.read_opt(
                 "simulator.concurrent_per_user",
                 "Requests of one user at the same time, instead of the usual",
+            ),
+            auto_approve: source.read(
+                "simulator.auto_approve",
+                default.auto_approve,
+                "Give OAuth consent at once instead of showing the consent page",
             ),
             scenario: source
                 .read_opt::<String>(

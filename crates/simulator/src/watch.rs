@@ -18,6 +18,8 @@ pub(crate) struct Watch {
     pub(crate) exclude: bool,
     /// When it ends, ms since the epoch.
     pub(crate) ends_ms: i64,
+    /// The head that was told of last, and when, ms since the epoch; `None` until the first.
+    pub(crate) told: Option<(u64, i64)>,
 }
 
 /// The body of a watch request.
@@ -61,6 +63,7 @@ impl Request {
             label_ids: self.label_ids,
             exclude: filter == Some(Filter::Exclude),
             ends_ms: now_ms.saturating_add(LIFETIME_MS),
+            told: None,
         })
     }
 }

@@ -1,13 +1,16 @@
 //! Everything there is: accounts with their mailboxes and grants, the clock, what lags, what was spent.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::clock::Clock;
+use crate::consent::Consents;
 use crate::faults::Faults;
 use crate::grant::Grants;
+use crate::jwt::Keys;
 use crate::mailbox::{Birth, Mailbox};
+use crate::push::Pushes;
 use crate::quota::{self, Exceeded, Limits, Method, MinuteWindow, Project, Tariff};
 use crate::seed::mix;
 use crate::settings::{Behaviour, Settings};
@@ -26,6 +29,13 @@ pub(crate) struct World {
     project: Mutex<Project>,
     /// What goes wrong.
     pub(crate) faults: Faults,
+    /// Clients, codes, service accounts.
+    pub(crate) consents: Consents,
+    /// The keys that Google signs with.
+    pub(crate) keys: Keys,
+    /// Where pushes go.
+    pub(crate) pushes: Pushes,
+    auto_approve: AtomicBool,
     /// Requests to the token endpoint.
     pub(crate) token_requests: AtomicU64,
 }
@@ -97,6 +107,10 @@ impl World {
             tariff: RwLock::new((settings.tariff, settings.limits())),
             project: Mutex::default(),
             faults: Faults::new(settings.seed),
+            consents: Consents::default(),
+            keys: Keys::default(),
+            pushes: Pushes::default(),
+            auto_approve: AtomicBool::new(settings.auto_approve),
             token_requests: AtomicU64::new(0),
         }
     }
@@ -148,6 +162,16 @@ impl World {
         self.accounts.read().unwrap_or_else(PoisonError::into_inner).in_order.clone()
     }
 
+    /// Whether consent is given without asking.
+    pub(crate) fn auto_approve(&self) -> bool {
+        self.auto_approve.load(Ordering::Relaxed)
+    }
+
+    /// Whether consent is given without asking, from now on.
+    pub(crate) fn set_auto_approve(&self, auto_approve: bool) {
+        self.auto_approve.store(auto_approve, Ordering::Relaxed);
+    }
+
     /// How accounts behave that have no behaviour of their own.
     pub(crate) fn behaviour(&self) -> Behaviour {
         self.behaviour.read().unwrap_or_else(PoisonError::into_inner).clone()
@@ -193,6 +217,11 @@ impl Account {
     /// The mailbox, for as long as the guard lives. One lock per mailbox: no other waits.
     pub(crate) fn mailbox(&self) -> MutexGuard<'_, Mailbox> {
         self.mailbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The account's id at Google, which stays when its address changes: 21 digits.
+    pub(crate) fn subject(&self) -> String {
+        format!("1{:020}", mix(u64::from(self.number)))
     }
 
     /// What the account granted.

@@ -183,7 +183,7 @@ pub(crate) fn spoiled(fault: &Fault, mut body: Vec<u8>, cut: &Cut) -> Response {
             response.extensions_mut().insert(Missing);
             response
         }
-        Fault::Error(_) | Fault::Latency(_) | Fault::Poison(_) | Fault::HeadBehind(_) => {
+        Fault::Error(_) | Fault::Latency(_) | Fault::Poison(_) | Fault::HeadBehind(_) | Fault::Duplicate(_) => {
             error::json(StatusCode::OK, body)
         }
     }

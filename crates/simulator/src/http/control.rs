@@ -30,7 +30,7 @@ impl From<Error> for Refused {
         let status = match &error {
             Error::NoSuchMailbox(_) | Error::NoSuchMessage(_) => StatusCode::NOT_FOUND,
             Error::Exists(_) => StatusCode::CONFLICT,
-            Error::Label(_) | Error::Import(_) | Error::NotAnId(_) => StatusCode::BAD_REQUEST,
+            Error::Label(_) | Error::Import(_) | Error::Key(_) | Error::NotAnId(_) => StatusCode::BAD_REQUEST,
         };
         Self(status, error.to_string())
     }
@@ -61,6 +61,10 @@ pub(super) fn router() -> Router<Arc<World>> {
         .route("/mailboxes/{email}/{action}", post(act))
         .route("/usage", get(usage))
         .route("/faults", get(faults).post(add_faults).delete(clear_faults))
+        .route("/clients", post(add_client))
+        .route("/service-accounts", post(add_service_account))
+        .route("/consent", post(set_consent))
+        .route("/push", get(push).put(set_push).delete(no_push))
         .route("/clock", get(clock).post(set_clock))
         .route("/behaviour", get(behaviour).patch(set_behaviour))
         .route("/tariff", get(tariff).post(set_tariff))
@@ -254,6 +258,42 @@ async fn act(world: Shared, Path((email, action)): Path<(String, String)>, bytes
         "expire-access-tokens" => control.expire_access_tokens(&email)?,
         other => return Err(Refused(StatusCode::NOT_FOUND, format!("Nothing is called {other:?} here"))),
     }
+    done(json!({}))
+}
+
+async fn add_client(world: Shared, bytes: Bytes) -> Answer {
+    control(world).add_client(body(&bytes)?);
+    done(json!({}))
+}
+
+async fn add_service_account(world: Shared, bytes: Bytes) -> Answer {
+    control(world).add_service_account(body(&bytes)?)?;
+    done(json!({}))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Consent {
+    auto_approve: bool,
+}
+
+async fn set_consent(world: Shared, bytes: Bytes) -> Answer {
+    let consent: Consent = body(&bytes)?;
+    control(world).set_auto_approve(consent.auto_approve);
+    done(json!({}))
+}
+
+async fn push(world: Shared) -> Answer {
+    done(json!({ "target": control(world).push_target() }))
+}
+
+async fn set_push(world: Shared, bytes: Bytes) -> Answer {
+    control(world).set_push_target(Some(body(&bytes)?));
+    done(json!({}))
+}
+
+async fn no_push(world: Shared) -> Answer {
+    control(world).set_push_target(None);
     done(json!({}))
 }
 

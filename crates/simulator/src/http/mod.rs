@@ -3,6 +3,7 @@
 mod api;
 mod asked;
 mod batch;
+mod consent;
 mod control;
 mod oauth;
 mod params;
@@ -47,6 +48,9 @@ pub(crate) fn router(world: Arc<World>) -> Router {
         .route("/batch/gmail/v1", post(batch))
         .route("/token", post(oauth::token))
         .route("/revoke", post(oauth::revoke))
+        .route("/o/oauth2/v2/auth", get(consent::ask).post(consent::decide))
+        .route("/oauth2/v3/certs", get(consent::certs))
+        .route("/.well-known/openid-configuration", get(consent::configuration))
         .nest("/control", control::router().layer(DefaultBodyLimit::max(CONTROL_BODY)))
         .fallback(nowhere)
         .method_not_allowed_fallback(nowhere)

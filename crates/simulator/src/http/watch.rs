@@ -25,6 +25,8 @@ pub(crate) async fn watch(world: Shared, Path(user): Path<String>, asked: Asked,
         let ends_ms = new.ends_ms;
         *watch = Some(new);
         drop(watch);
+        // A watch that was set is told of at once.
+        world.pushes.changed(&call.account, call.now_ms);
         let mut writer = Writer::new(128, call.params.pretty(), &mask);
         writer.object(|o| {
             o.long_field("historyId", call.account.mailbox().head());

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod client;
+mod consent;
 mod errors;
 mod faults;
 mod mail;
+mod push;
 mod sync;

@@ -203,5 +203,8 @@ async fn usage_counts_every_call_and_unit() {
     let usage = world.get("/control/usage").await.json();
     let calls = json!({"getProfile": 1, "listMessages": 2, "getMessage": 2});
     let spent = json!({"calls": calls, "units": 51, "throttled": 0, "mostAtOnce": 1});
-    assert_eq!(usage, json!({"total": spent, "tokenRequests": 1, "mailboxes": {EMAIL: spent}}));
+    assert_eq!(
+        usage,
+        json!({"total": spent, "tokenRequests": 1, "pushesPosted": 0, "pushesAcknowledged": 0, "mailboxes": {EMAIL: spent}})
+    );
 }

@@ -1,20 +1,24 @@
 //! What tests and the demo do to the simulated world. The same over HTTP under `/control`.
 
-use std::collections::BTreeMap;
+mod shapes;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use serde::{Deserialize, Serialize};
-
+pub use self::shapes::{Created, Delivery, Mails, NewMailbox, Spent, Truth, UsageReport};
+use self::shapes::{spent, truth, truth_of};
 use crate::clock::Clock;
+use crate::consent::{OAuthClient, ServiceAccount};
 use crate::faults::Rule;
 use crate::grant::{Cause, Token};
 use crate::import;
+use crate::jwt;
 use crate::label::{self, LabelSet};
 use crate::mailbox::{Content, Index, Mailbox, NewMessage, NoSuchMessage};
 use crate::mime::Mail;
-use crate::quota::{Limits, Method, Tariff};
+use crate::push::Target;
+use crate::quota::{Limits, Tariff};
 use crate::scope::Scopes;
 use crate::settings::Behaviour;
 use crate::world::{self, Account, World};
@@ -43,108 +47,12 @@ pub enum Error {
     /// A file that cannot be read.
     #[error(transparent)]
     Import(#[from] import::Error),
+    /// A key that cannot be read.
+    #[error(transparent)]
+    Key(#[from] jwt::Error),
     /// An id that is not 16 hex digits.
     #[error("{0:?} is no message id: it is up to 16 hex digits")]
     NotAnId(String),
-}
-
-/// A mailbox to be made.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct NewMailbox {
-    /// Its address.
-    pub email: String,
-    /// The head before anything happens; else drawn from the seed. May exceed 2⁵³.
-    #[serde(default)]
-    pub first_history_id: Option<u64>,
-    /// The client that the grant is for; else any.
-    #[serde(default)]
-    pub client_id: Option<String>,
-    /// The scopes of the grant, parted by blanks; else `gmail.readonly`.
-    #[serde(default)]
-    pub scopes: Option<String>,
-}
-
-/// A mailbox as it was made.
-#[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Created {
-    /// Its address.
-    pub email: String,
-    /// A refresh token for it.
-    pub refresh_token: String,
-    /// Its head, in decimal.
-    #[serde(serialize_with = "as_text")]
-    pub history_id: u64,
-}
-
-/// What is delivered.
-#[derive(Debug, Clone)]
-pub enum Mails {
-    /// This many that nobody wrote.
-    Synthetic(usize),
-    /// One, in RFC 5322.
-    Raw(Vec<u8>),
-    /// All of an mbox (mboxrd).
-    Mbox(Vec<u8>),
-}
-
-/// How it is delivered.
-#[derive(Debug, Clone, Default)]
-pub struct Delivery {
-    /// Labels at delivery, by id or name; else `INBOX` and `UNREAD`.
-    pub labels: Option<Vec<String>>,
-    /// `internalDate` of the first, ms since the epoch; else now.
-    pub internal_ms: Option<i64>,
-    /// How much later each next one is dated, in ms.
-    pub step_ms: i64,
-}
-
-/// A message as the world knows it: the truth that a checker compares with.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Truth {
-    /// 16 hex digits.
-    pub id: String,
-    /// 16 hex digits.
-    pub thread_id: String,
-    /// Its labels; for one that is gone, its last.
-    pub label_ids: Vec<String>,
-    /// When it came, ms since the epoch.
-    pub delivered_ms: i64,
-    /// `internalDate`, ms since the epoch.
-    pub internal_ms: i64,
-    /// Its last record.
-    #[serde(serialize_with = "as_text")]
-    pub history_id: u64,
-    /// Deleted for good.
-    pub gone: bool,
-}
-
-/// What was asked, counted.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Spent {
-    /// Calls by method, also refused ones.
-    pub calls: BTreeMap<&'static str, u64>,
-    /// Units charged.
-    pub units: u64,
-    /// Calls refused for a quota or for concurrency.
-    pub throttled: u64,
-    /// The most requests at the same time.
-    pub most_at_once: u32,
-}
-
-/// What was asked of everybody.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct UsageReport {
-    /// All mailboxes together; `most_at_once` is the most of any.
-    pub total: Spent,
-    /// Requests to the token endpoint.
-    pub token_requests: u64,
-    /// Each mailbox that was asked anything.
-    pub mailboxes: BTreeMap<String, Spent>,
 }
 
 impl Control {
@@ -205,6 +113,7 @@ impl Control {
             delivered.push(truth(&mailbox, index));
             internal_ms = internal_ms.saturating_add(how.step_ms);
         }
+        self.changed(&account);
         Ok(delivered)
     }
 
@@ -226,6 +135,8 @@ impl Control {
             mailbox.deliver(new, now_ms);
             internal_ms = internal_ms.saturating_add(how.step_ms);
         }
+        drop(mailbox);
+        self.changed(&account);
         Ok(())
     }
 
@@ -310,7 +221,10 @@ impl Control {
         let draft = draft.map(parse_id).transpose()?;
         let mut mailbox = account.mailbox();
         let (draft, index) = mailbox.save_draft(draft, Content::Synthetic, self.world.clock.now_ms());
-        Ok((format!("{draft:016x}"), truth(&mailbox, index)))
+        let saved = truth(&mailbox, index);
+        drop(mailbox);
+        self.changed(&account);
+        Ok((format!("{draft:016x}"), saved))
     }
 
     /// Sends a draft; to its own sender too if `to_self`.
@@ -322,7 +236,10 @@ impl Control {
         let draft = parse_id(draft)?;
         let mut mailbox = account.mailbox();
         let index = mailbox.send_draft(draft, to_self, self.world.clock.now_ms())?;
-        Ok(truth(&mailbox, index))
+        let sent = truth(&mailbox, index);
+        drop(mailbox);
+        self.changed(&account);
+        Ok(sent)
     }
 
     /// Makes every history id that anyone may hold answer 404.
@@ -413,6 +330,36 @@ impl Control {
         self.world.set_tariff(tariff, limits);
     }
 
+    /// Makes a client known. Until there is one, every client is known, with any secret and redirect address.
+    pub fn add_client(&self, client: OAuthClient) {
+        self.world.consents.add_client(client);
+    }
+
+    /// Gives a service account authority over the whole domain.
+    ///
+    /// # Errors
+    /// When its public key cannot be read.
+    pub fn add_service_account(&self, account: ServiceAccount) -> Result<(), Error> {
+        let key = jwt::public_key(&account.public_key)?;
+        self.world.consents.add_service_account(account, key);
+        Ok(())
+    }
+
+    /// Whether consent is given at once, or a page asks for it.
+    pub fn set_auto_approve(&self, auto_approve: bool) {
+        self.world.set_auto_approve(auto_approve);
+    }
+
+    /// Where pushes go from now on; nowhere if `None`.
+    pub fn set_push_target(&self, target: Option<Target>) {
+        self.world.pushes.set_target(target);
+    }
+
+    /// Where pushes go.
+    pub fn push_target(&self) -> Option<Target> {
+        self.world.pushes.target().map(|target| (*target).clone())
+    }
+
     /// Lets calls go wrong by this rule from now on.
     pub fn add_fault(&self, rule: Rule) {
         self.world.faults.add(rule);
@@ -430,8 +377,12 @@ impl Control {
 
     /// Everything that was asked so far.
     pub fn usage(&self) -> UsageReport {
-        let mut report =
-            UsageReport { token_requests: self.world.token_requests.load(Ordering::Relaxed), ..UsageReport::default() };
+        let mut report = UsageReport {
+            token_requests: self.world.token_requests.load(Ordering::Relaxed),
+            pushes_posted: self.world.pushes.posted.load(Ordering::Relaxed),
+            pushes_acknowledged: self.world.pushes.acknowledged.load(Ordering::Relaxed),
+            ..UsageReport::default()
+        };
         for account in self.world.accounts() {
             let spent = spent(&account);
             if spent.calls.is_empty() {
@@ -451,6 +402,11 @@ impl Control {
         Token::refresh(account.number, grant).refresh_text(self.world.seed)
     }
 
+    /// Tells the mailbox's watch. No lock on the mailbox may be held.
+    fn changed(&self, account: &Arc<Account>) {
+        self.world.pushes.changed(account, self.world.clock.now_ms());
+    }
+
     fn account(&self, email: &str) -> Result<Arc<Account>, Error> {
         self.world.account(email).ok_or_else(|| Error::NoSuchMailbox(email.to_owned()))
     }
@@ -468,7 +424,10 @@ impl Control {
             mailbox.find(id).ok_or(Error::NoSuchMessage(NoSuchMessage(id)))
         };
         let indexes = ids.iter().map(find).collect::<Result<Vec<_>, Error>>()?;
-        change(&mut mailbox, &indexes, self.world.clock.now_ms())
+        change(&mut mailbox, &indexes, self.world.clock.now_ms())?;
+        drop(mailbox);
+        self.changed(&account);
+        Ok(())
     }
 }
 
@@ -478,38 +437,4 @@ fn parsed(raw: &[u8]) -> Content {
 
 fn parse_id(text: &str) -> Result<u64, Error> {
     u64::from_str_radix(text, 16).map_err(|_| Error::NotAnId(text.to_owned()))
-}
-
-fn truth(mailbox: &Mailbox, index: Index) -> Truth {
-    truth_of(mailbox, mailbox.message(index))
-}
-
-fn truth_of(mailbox: &Mailbox, message: &crate::mailbox::Message) -> Truth {
-    Truth {
-        id: format!("{:016x}", message.id),
-        thread_id: format!("{:016x}", mailbox.thread_id(message)),
-        label_ids: mailbox.labels.ids(message.labels),
-        delivered_ms: message.added_ms,
-        internal_ms: message.internal_ms,
-        history_id: message.history,
-        gone: message.gone,
-    }
-}
-
-fn spent(account: &Account) -> Spent {
-    let usage = &account.usage;
-    let calls = Method::ALL.iter().filter_map(|method| {
-        let calls = usage.calls[method.index()].load(Ordering::Relaxed);
-        (calls > 0).then_some((method.name(), calls))
-    });
-    Spent {
-        calls: calls.collect(),
-        units: usage.units.load(Ordering::Relaxed),
-        throttled: usage.throttled.load(Ordering::Relaxed),
-        most_at_once: usage.most_at_once.load(Ordering::Relaxed),
-    }
-}
-
-fn as_text<S: serde::Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(value)
 }
