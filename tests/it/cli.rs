@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use simulator::NewMailbox;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 use uuid::Uuid;
 
@@ -160,6 +160,17 @@ async fn a_mailbox_is_connected_synced_and_read_by_commands_alone() {
     found.sort();
     expected.sort();
     assert_eq!(found, expected);
+
+    // Whoever reads a line and goes away, as `head` does, has heard enough.
+    let mut tail = command(&place, &["tail", "gmail.message.discovered", "--from-beginning"]);
+    let mut tail = tail.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(tail.stdout.take().unwrap()).lines();
+    assert!(lines.next_line().await.unwrap().is_some());
+    drop(lines);
+    gmail.deliver(&address, simulator::Mails::Synthetic(1), &simulator::Delivery::default()).unwrap();
+    json(&run_with(sync(key), "").await);
+    let ended = tokio::time::timeout(LONG, tail.wait()).await.expect("nobody reads, so it ends").unwrap();
+    assert_eq!(ended.code(), Some(0));
 
     assert_eq!(projector.stop(), 0);
     let rebuilt = run(&place, &["projector", "--rebuild"]).await;

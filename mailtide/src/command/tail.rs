@@ -37,8 +37,9 @@ pub(crate) async fn run(tail: &Tail, settings: &Settings, shutdown: &Shutdown) -
         };
         let mut stdout = std::io::stdout().lock();
         for record in batch.iter().filter(|record| is_wanted(record, tail.key.as_deref())) {
-            serde_json::to_writer(&mut stdout, &shown(record))?;
-            stdout.write_all(b"\n")?;
+            let mut line = serde_json::to_vec(&shown(record))?;
+            line.push(b'\n');
+            stdout.write_all(&line)?;
             left -= 1;
             if left == 0 {
                 return Ok(stdout.flush()?);
