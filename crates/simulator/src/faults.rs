@@ -62,6 +62,8 @@ pub enum Fault {
     Duplicate(u32),
     /// A page of history that names this message (16 hex digits), and `messages.get` of it, answer 500.
     Poison(String),
+    /// `messages.get` of this message (16 hex digits) answers 404, though history and lists name it.
+    Unreadable(String),
     /// The head is reported this much lower than it is.
     HeadBehind(u64),
 }
@@ -198,6 +200,8 @@ pub(crate) struct Fate {
     pub(crate) fault: Option<Fault>,
     /// Messages that must not be named, nor read.
     pub(crate) poisoned: Vec<u64>,
+    /// Messages that cannot be read, though they are named.
+    pub(crate) unreadable: Vec<u64>,
     /// How much lower the head is reported.
     pub(crate) head_behind: u64,
 }
@@ -253,13 +257,17 @@ impl Faults {
         let mut state = self.lock();
         let State { rules, seed } = &mut *state;
         for active in rules {
-            let spoils = !matches!(active.rule.fault, Fault::Latency(_) | Fault::Poison(_) | Fault::HeadBehind(_));
+            let spoils = !matches!(
+                active.rule.fault,
+                Fault::Latency(_) | Fault::Poison(_) | Fault::Unreadable(_) | Fault::HeadBehind(_)
+            );
             if (spoils && fate.fault.is_some()) || !active.hits(call, mailbox, now_ms, seed) {
                 continue;
             }
             match &active.rule.fault {
                 Fault::Latency(latency) => fate.delay_ms = fate.delay_ms.saturating_add(latency.draw(seed)),
                 Fault::Poison(id) => fate.poisoned.extend(u64::from_str_radix(id, 16).ok()),
+                Fault::Unreadable(id) => fate.unreadable.extend(u64::from_str_radix(id, 16).ok()),
                 Fault::HeadBehind(by) => fate.head_behind = fate.head_behind.max(*by),
                 other => fate.fault = Some(other.clone()),
             }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use mail_parser::{Encoding, Message, MessageParser, MessagePart, MimeHeaders as _, PartType};
 
 /// Mail that was delivered as bytes, parsed once.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Mail {
     raw: Bytes,
     root: Part,
@@ -16,7 +16,7 @@ pub(crate) struct Mail {
 }
 
 /// One part of a mail.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Part {
     /// `type/subtype` in lower case.
     pub(crate) mime_type: String,
@@ -50,6 +50,13 @@ impl Mail {
         let text = readable(&root).unwrap_or_default();
         let snippet = snippet(&text);
         Self { root, snippet, text, message_id, references, raw: raw.clone() }
+    }
+
+    /// Mail whose parts are known already: what parsing `raw` would give.
+    pub(crate) fn known(raw: Bytes, root: Part, message_id: String) -> Self {
+        let text = readable(&root).unwrap_or_default();
+        let snippet = snippet(&text);
+        Self { raw, root, snippet, text, message_id: Some(message_id), references: Vec::new() }
     }
 
     /// The mail's bytes.

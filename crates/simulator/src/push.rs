@@ -190,7 +190,7 @@ fn concerns(mailbox: &Mailbox, watch: &Watch, told: u64) -> bool {
     }
     let view = View { now_ms: i64::MAX, lag_ms: 0, retention_ms: None, ahead: Ahead::Empty };
     let kinds = Kind::ALL.iter().fold(0, |all, kind| all | kind.bit());
-    let walk = Walk { start: told, kinds, label: None, max: usize::MAX, after: None, view };
+    let walk = Walk { start: told, kinds, label: None, bare: false, max: usize::MAX, after: None, view };
     // After an expiry what was told is below the floor: nothing is known, so everything may concern it.
     let Ok(page) = mailbox.history(&walk) else { return true };
     let labels: Vec<_> = watch.label_ids.iter().filter_map(|id| mailbox.labels.find(id)).collect();

@@ -54,6 +54,8 @@ pub struct Behaviour {
     pub max_history_gap: u64,
     /// Leave `labelIds` out of the messages that history names.
     pub history_without_labels: bool,
+    /// Let history keep records of which the asked types leave nothing but `messages`.
+    pub bare_records: bool,
     /// How long an access token is good.
     pub access_token_ms: i64,
 }
@@ -68,6 +70,7 @@ impl Default for Behaviour {
             ahead: Ahead::Empty,
             max_history_gap: 300,
             history_without_labels: false,
+            bare_records: false,
             access_token_ms: 3_599_000,
         }
     }

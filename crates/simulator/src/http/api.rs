@@ -60,7 +60,7 @@ pub(crate) async fn history(world: Shared, Path(user): Path<String>, asked: Aske
             retention_ms: call.behaviour.history_retention_ms,
             ahead: call.behaviour.ahead,
         };
-        let walk = Walk { start, kinds, label, max, after, view };
+        let walk = Walk { start, kinds, label, bare: call.behaviour.bare_records, max, after, view };
         let mut page = mailbox.history(&walk).map_err(|_| ApiError::not_found())?;
         page.head = page.head.saturating_sub(call.head_behind);
         let is_poisoned = |id: u64| call.poisoned.contains(&id);
@@ -154,6 +154,9 @@ pub(crate) async fn message(world: Shared, Path((user, id)): Path<(String, Strin
         let id = message_id(&id)?;
         if call.poisoned.contains(&id) {
             return Err(ApiError::backend(StatusCode::INTERNAL_SERVER_ERROR));
+        }
+        if call.unreadable.contains(&id) {
+            return Err(ApiError::not_found());
         }
         let taken = {
             let mailbox = call.account.mailbox();

@@ -66,6 +66,8 @@ pub(crate) struct Call<'q> {
     pub(crate) seed: u64,
     /// Messages that must not be named, nor read.
     pub(crate) poisoned: Vec<u64>,
+    /// Messages that cannot be read, though they are named.
+    pub(crate) unreadable: Vec<u64>,
     /// How much lower the head is reported.
     pub(crate) head_behind: u64,
 }
@@ -139,8 +141,17 @@ fn admit<'q>(
         Exceeded::ProjectDay => ApiError::documented("usageLimits", "dailyLimitExceeded", "Daily Limit Exceeded"),
     })?;
     let behaviour = world.behaviour_of(&account);
-    let call =
-        Call { params, account, scopes, behaviour, now_ms, seed: world.seed, poisoned: Vec::new(), head_behind: 0 };
+    let call = Call {
+        params,
+        account,
+        scopes,
+        behaviour,
+        now_ms,
+        seed: world.seed,
+        poisoned: Vec::new(),
+        unreadable: Vec::new(),
+        head_behind: 0,
+    };
     Ok((call, in_flight))
 }
 
@@ -154,7 +165,7 @@ fn befallen<'q>(
     if let Some(Fault::Error(refusal)) = fate.fault {
         return refusal.error(call.now_ms).response(legacy);
     }
-    (call.poisoned, call.head_behind) = (fate.poisoned, fate.head_behind);
+    (call.poisoned, call.unreadable, call.head_behind) = (fate.poisoned, fate.unreadable, fate.head_behind);
     match (work(call), fate.fault) {
         (Ok(body), None) => error::json(StatusCode::OK, body),
         (Ok(body), Some(fault)) => spoiled(&fault, body, cut),
@@ -183,9 +194,12 @@ pub(crate) fn spoiled(fault: &Fault, mut body: Vec<u8>, cut: &Cut) -> Response {
             response.extensions_mut().insert(Missing);
             response
         }
-        Fault::Error(_) | Fault::Latency(_) | Fault::Poison(_) | Fault::HeadBehind(_) | Fault::Duplicate(_) => {
-            error::json(StatusCode::OK, body)
-        }
+        Fault::Error(_)
+        | Fault::Latency(_)
+        | Fault::Poison(_)
+        | Fault::Unreadable(_)
+        | Fault::HeadBehind(_)
+        | Fault::Duplicate(_) => error::json(StatusCode::OK, body),
     }
 }
 

@@ -189,13 +189,13 @@ pub(crate) fn write_history(writer: &mut Writer<'_>, mailbox: &Mailbox, walk: &W
 }
 
 fn write_record(writer: &mut Writer<'_>, mailbox: &Mailbox, walk: &Walk, record: Range<usize>, with_labels: bool) {
-    let Some(first) = mailbox.wanted_changes(walk, record.clone()).next() else { return };
+    let Some(first) = mailbox.touched_changes(walk, record.clone()).next() else { return };
     writer.object(|o| {
         o.long_field("id", first.record);
         o.field("messages", |w| {
             let mut last = None;
             let touched = mailbox
-                .wanted_changes(walk, record.clone())
+                .touched_changes(walk, record.clone())
                 .filter(|change| last.replace(change.message) != Some(change.message));
             w.array(touched, |w, change| write_reference(w, mailbox, mailbox.message(change.message), None));
         });

@@ -75,6 +75,8 @@ pub(crate) struct Walk {
     pub(crate) kinds: u8,
     /// Only messages with this label.
     pub(crate) label: Option<Label>,
+    /// Keep records of which the wanted kinds leave nothing but the messages that they touched.
+    pub(crate) bare: bool,
     /// Records a page at most.
     pub(crate) max: usize,
     /// The page's position: records after this one. The start, for the first page.
@@ -163,7 +165,8 @@ impl Mailbox {
                 at += 1;
             }
             last = Some(record);
-            if walk.view.shows(change) && (start..at).any(|at| self.wanted(walk, &self.changes[at])) {
+            let mut changes = (start..at).map(|at| &self.changes[at]);
+            if walk.view.shows(change) && changes.any(|change| self.touched(walk, change)) {
                 page.records.push(start..at);
             }
         }
@@ -172,11 +175,18 @@ impl Mailbox {
 
     /// The changes of a record that the walk wants.
     pub(crate) fn wanted_changes(&self, walk: &Walk, record: Range<usize>) -> impl Iterator<Item = &Change> {
-        record.map(|at| &self.changes[at]).filter(move |change| self.wanted(walk, change))
+        record
+            .map(|at| &self.changes[at])
+            .filter(move |change| walk.kinds & change.kind.bit() != 0 && self.touched(walk, change))
     }
 
-    fn wanted(&self, walk: &Walk, change: &Change) -> bool {
-        walk.kinds & change.kind.bit() != 0
+    /// The changes whose messages a record names in `messages`.
+    pub(crate) fn touched_changes(&self, walk: &Walk, record: Range<usize>) -> impl Iterator<Item = &Change> {
+        record.map(|at| &self.changes[at]).filter(move |change| self.touched(walk, change))
+    }
+
+    fn touched(&self, walk: &Walk, change: &Change) -> bool {
+        (walk.bare || walk.kinds & change.kind.bit() != 0)
             && walk.label.is_none_or(|label| {
                 self.labels.contains(change.after, label) || self.labels.contains(change.labels, label)
             })

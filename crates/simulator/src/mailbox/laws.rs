@@ -100,7 +100,7 @@ fn state(mailbox: &Mailbox) -> BTreeMap<u64, Vec<String>> {
 }
 
 fn walk(start: u64, kinds: u8, max: usize, after: Option<u64>) -> Walk {
-    Walk { start, kinds, label: None, max, after, view: CLEAR }
+    Walk { start, kinds, label: None, bare: false, max, after, view: CLEAR }
 }
 
 /// Applies everything after `start`, read in pages of `max`, to `state`.

@@ -187,6 +187,9 @@ async fn a_poisoned_record_spoils_every_page_that_names_it_and_no_other() {
     assert_eq!(page(truth[6].history_id, 10).await, 200);
     assert_eq!(world.me(&format!("messages/{}", truth[6].id)).await.status, 500);
     assert_eq!(world.me(&format!("messages/{}", truth[5].id)).await.status, 200);
+    world.fault(json!({"fault": {"unreadable": truth[5].id}})).await;
+    assert_eq!(world.me(&format!("messages/{}", truth[5].id)).await.status, 404);
+    assert_eq!(page(start, 6).await, 200);
 }
 
 #[tokio::test]

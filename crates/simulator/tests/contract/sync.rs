@@ -84,6 +84,12 @@ async fn a_record_has_the_shape_of_gmails() {
     let only = world.me(&format!("history?startHistoryId={start}&historyTypes=labelAdded&labelId=TRASH")).await.json();
     assert_eq!(only["history"].as_array().unwrap().len(), 1);
     assert!(only["history"][0].get("labelsRemoved").is_none());
+
+    let behaviour = Behaviour { bare_records: true, ..Behaviour::default() };
+    world.control().set_behaviour(None, behaviour).unwrap();
+    let bare = world.me(&format!("history?startHistoryId={start}&historyTypes=messageDeleted")).await.json();
+    assert_eq!(bare["history"][0], json!({"id": truth.history_id.to_string(), "messages": [short]}));
+    assert_eq!(bare["history"].as_array().map(Vec::len), Some(3));
 }
 
 #[tokio::test]
