@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use devstack::{Kafka, KafkaOptions};
 use kafka::{Fault, Faults, Point};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -222,6 +223,43 @@ async fn syncs(house: Arc<House>, going: Going, seed: u64, pause: Range<u64>) {
         let _ = house.try_sync(mailbox.id).await;
         moment(&mut random, pause.clone()).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i1_i2_i3_hold_when_the_broker_is_killed_and_comes_back() {
+    let own = || Kafka::start(&KafkaOptions { own: true, ..KafkaOptions::default() }).unwrap();
+    let mut kafka = tokio::task::spawn_blocking(own).await.unwrap();
+    let house = House::with("broker", &[("KAFKA_BOOTSTRAP_SERVERS", kafka.bootstrap())]).await;
+    let services = house.open().await;
+    for number in 0..20 {
+        house.mailbox(&format!("m{number}")).await.deliver(10);
+    }
+    let going = Going::new(AtomicBool::new(true));
+    let load = [
+        tokio::spawn(mail(house.mailboxes(), going.clone(), rand::random())),
+        tokio::spawn(syncs(house.clone(), going.clone(), rand::random(), 5..60)),
+    ];
+    for _ in 0..2 {
+        let accepted = house.accepted();
+        wait_until(LONG, "syncs are accepted", || std::future::ready(house.accepted() > accepted + 20)).await;
+        kafka = tokio::task::spawn_blocking(move || {
+            kafka.kill().unwrap();
+            kafka.restart().unwrap();
+            kafka
+        })
+        .await
+        .unwrap();
+    }
+    going.store(false, Ordering::Relaxed);
+    for task in load {
+        task.await.unwrap();
+    }
+    for mailbox in house.mailboxes() {
+        let job = house.ask_until_accepted(&mailbox).await;
+        house.ended(&job).await;
+    }
+    house.assert_clean().await;
+    services.stop().await;
 }
 
 /// A lane dies in its first transaction, which holds a command; the neighbour's sync behind it shows that it went on.

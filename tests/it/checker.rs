@@ -9,7 +9,8 @@ use std::fmt;
 
 use serde_json::Value;
 
-use crate::support::{Place, Record, committed};
+use crate::house::House;
+use crate::support::{Place, Record};
 
 /// What the outside world knows: all of it must be found in the topics.
 #[derive(Debug, Clone, Default)]
@@ -282,9 +283,9 @@ fn connection_row(fact: &Value) -> Value {
 }
 
 impl Evidence {
-    /// Reads everything that is committed in `place`. `rows`: also the tables that the projector keeps.
-    pub(crate) async fn gather(place: &Place, rows: bool) -> Self {
-        let facts = async |topic: &str| facts(&committed(&place.topic(topic)).await, topic);
+    /// Reads everything that is committed in a house's topics. `rows`: also the tables that its projector keeps.
+    pub(crate) async fn gather(house: &House, rows: bool) -> Self {
+        let facts = async |topic: &str| facts(&house.committed(topic).await, topic);
         let mut evidence = Self {
             commands: facts("gmail.connection.poll").await,
             discovered: facts("gmail.message.discovered").await,
@@ -293,7 +294,7 @@ impl Evidence {
             ..Self::default()
         };
         if rows {
-            let database = Rows::connect(place).await;
+            let database = Rows::connect(&house.place).await;
             evidence.job_rows = Some(database.jobs().await);
             evidence.connection_rows = Some(database.connections().await);
         }

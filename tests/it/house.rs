@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::checker::{Evidence, Findings, Owed, check};
-use crate::support::{LONG, Place, Service, stack, wait_for, wait_until};
+use crate::support::{LONG, Place, Record, Service, committed_blocking, stack, wait_for, wait_until};
 
 /// Time-outs that let a group notice quickly that a member is gone, as environment variables.
 pub(crate) const QUICK: [(&str, &str); 4] = [
@@ -151,6 +151,11 @@ impl House {
         unreachable!("some id leads there")
     }
 
+    /// The tenant's API key.
+    pub(crate) fn api_key(&self) -> &str {
+        self.key.expose_secret()
+    }
+
     /// How many syncs were answered with 202.
     pub(crate) fn accepted(&self) -> usize {
         self.accepted.lock().unwrap().len()
@@ -236,6 +241,12 @@ impl House {
         Topics::new(self.place.prefix())
     }
 
+    /// Everything committed in a topic of the house, given without the prefix.
+    pub(crate) async fn committed(&self, topic: &str) -> Vec<Record> {
+        let (bootstrap, topic) = (self.kafka("tests").bootstrap_servers, self.place.topic(topic));
+        tokio::task::spawn_blocking(move || committed_blocking(&bootstrap, &topic)).await.unwrap()
+    }
+
     /// Makes the topics, for tests that write to them before any service does.
     pub(crate) async fn create_topics(&self) {
         kafka::topics::create(&self.kafka("tests"), &self.topics(), &Topic::ALL).await.unwrap();
@@ -317,7 +328,7 @@ impl House {
 
     /// Compares what is owed with what is committed, rows included.
     pub(crate) async fn check(&self) -> Findings {
-        check(&self.owed(), &Evidence::gather(&self.place, true).await)
+        check(&self.owed(), &Evidence::gather(self, true).await)
     }
 
     /// Compares, once every row that is still to follow the topics has.

@@ -8,18 +8,18 @@ use simulator::Cause;
 
 use crate::checker::Evidence;
 use crate::house::{House, Mailbox, gmail};
-use crate::support::{LONG, committed, wait_until};
+use crate::support::{LONG, wait_until};
 
 /// The newest record of a mailbox's state, as JSON.
 async fn state(house: &House, mailbox: &Mailbox) -> Value {
-    let records = committed(&house.place.topic("gmail.connection.state")).await;
+    let records = house.committed("gmail.connection.state").await;
     let newest = records.iter().rfind(|record| record.key_text() == mailbox.id.to_string());
     events::to_json(newest.expect("the mailbox has state").value.as_deref().unwrap()).unwrap()
 }
 
 /// Where a connection stands for the world, newest last.
 async fn statuses(house: &House, mailbox: &Mailbox) -> Vec<String> {
-    let evidence = Evidence::gather(&house.place, false).await;
+    let evidence = Evidence::gather(house, false).await;
     let of_it = evidence.connections.iter().filter(|fact| fact.key == mailbox.id.to_string());
     of_it.map(|fact| fact.value["status"].as_str().unwrap().to_owned()).collect()
 }
@@ -157,7 +157,7 @@ async fn set_aside(house: &House, broken: &Mailbox, neighbour: &Mailbox) {
     failed_with(house, broken, "Mailbox.Quarantined").await;
     neighbour.deliver(2);
     house.sync(neighbour).await;
-    let found = Evidence::gather(&house.place, false).await.discovered;
+    let found = Evidence::gather(house, false).await.discovered;
     let of_neighbour = found.iter().filter(|fact| fact.key == neighbour.id.to_string()).count();
     assert_eq!(of_neighbour, gmail().messages(&neighbour.email).unwrap().len());
     assert_eq!(statuses(house, broken).await.last().unwrap(), "quarantined");

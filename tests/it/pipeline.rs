@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::checker::Evidence;
 use crate::house::{House, gmail};
-use crate::support::{LONG, committed, wait_until};
+use crate::support::{LONG, wait_until};
 
 /// The number of messages that a job announced.
 fn discovered(job: &Value) -> i64 {
@@ -46,7 +46,7 @@ async fn i1_once_a_sync_announces_each_new_message_and_its_job_tells() {
     assert_eq!(discovered(&second), 3, "only what is new: {second}");
     let third = house.sync(&mailbox).await;
     assert_eq!(discovered(&third), 0, "nothing is new: {third}");
-    assert_eq!(committed(&house.place.topic("gmail.message.discovered")).await.len(), 10);
+    assert_eq!(house.committed("gmail.message.discovered").await.len(), 10);
     house.assert_clean().await;
     services.stop().await;
 }
@@ -131,7 +131,7 @@ async fn i3_jobs_end_once_though_their_command_comes_twice() {
     // Once more after its end; what comes behind it shows that it was read.
     send().await;
     house.sync(&mailbox).await;
-    let evidence = Evidence::gather(&house.place, false).await;
+    let evidence = Evidence::gather(&house, false).await;
     let ends = evidence.jobs.iter().filter(|fact| fact.key == job.to_string() && fact.value["state"] == "succeeded");
     assert_eq!(ends.count(), 1);
     house.assert_clean().await;
@@ -156,7 +156,7 @@ async fn records_carry_cloud_events_headers_and_the_callers_trace() {
         ("gmail.message.discovered", "gmail.message.discovered"),
         ("gmail.job.status", "gmail.job.status"),
     ] {
-        let records = committed(&house.place.topic(topic)).await;
+        let records = house.committed(topic).await;
         assert!(!records.is_empty(), "{topic}");
         for record in records {
             let header = |name| record.header(name).unwrap_or_else(|| panic!("{topic} lacks {name}"));
@@ -207,7 +207,7 @@ async fn announces_each_mail_of(name: &str, mbox: Vec<Vec<u8>>) {
     }
     let ids: BTreeSet<String> = gmail().messages(&mailbox.email).unwrap().into_iter().map(|mail| mail.id).collect();
     assert_eq!(ids.len(), count);
-    assert_eq!(committed(&house.place.topic("gmail.message.discovered")).await.len(), count);
+    assert_eq!(house.committed("gmail.message.discovered").await.len(), count);
     house.assert_clean().await;
     services.stop().await;
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::house::{House, Mailbox};
-use crate::support::{LONG, Record, committed, wait_for, wait_until};
+use crate::support::{LONG, Record, wait_for, wait_until};
 
 /// A record for the command topic.
 struct Input {
@@ -91,9 +91,8 @@ async fn i3_jobs_end_though_their_commands_cannot_be_taken() {
     house.sync(&mailbox).await;
     house.sync(&other).await;
 
-    let topic = house.place.topic("gmail.dead.letter");
     let letters = wait_for(LONG, "the dead letters are there", || async {
-        let letters = committed(&topic).await;
+        let letters = house.committed("gmail.dead.letter").await;
         (letters.len() >= useless.len()).then_some(letters)
     })
     .await;
@@ -162,5 +161,5 @@ async fn a_dead_letter_its_jobs_end_and_the_offset_are_one_transaction() {
 }
 
 async fn committed_of(house: &House, topic: &str) -> usize {
-    committed(&house.place.topic(topic)).await.len()
+    house.committed(topic).await.len()
 }
