@@ -56,6 +56,8 @@ pub struct Behaviour {
     pub history_without_labels: bool,
     /// Let history keep records of which the asked types leave nothing but `messages`.
     pub bare_records: bool,
+    /// Pack bodies of clients that accept gzip and say so in their user agent too, as Google does.
+    pub gzip: bool,
     /// How long an access token is good.
     pub access_token_ms: i64,
 }
@@ -71,6 +73,7 @@ impl Default for Behaviour {
             max_history_gap: 300,
             history_without_labels: false,
             bare_records: false,
+            gzip: true,
             access_token_ms: 3_599_000,
         }
     }

@@ -159,6 +159,8 @@ def history(client, simulator, start):
         token = page.get("nextPageToken")
         if not token:
             break
+    # The client asks for gzip, and is given it as Google would.
+    assert client.wire.seen[-1][2].get("-content-encoding") == "gzip", client.wire.seen[-1][2]
     assert pages == 3 and len(added) == len(set(added)) == 1203 + 4, (pages, len(added))
     assert added[:1203] == delivered
     assert kinds == {"id", "messages", "messagesAdded", "messagesDeleted", "labelsAdded", "labelsRemoved"}, kinds

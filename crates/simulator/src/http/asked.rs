@@ -2,6 +2,7 @@
 //! costs, and which faults befall it.
 
 use std::convert::Infallible;
+use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,6 +10,8 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::response::Response;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use futures_util::stream;
 use http::request::Parts;
 use http::{HeaderValue, StatusCode, header};
@@ -23,6 +26,9 @@ use crate::scope::Scopes;
 use crate::settings::Behaviour;
 use crate::world::{Account, InFlight, World};
 
+/// Smaller bodies are sent as they are.
+const WORTH_PACKING: usize = 1_024;
+
 /// What arrived, as far as every method needs it.
 #[derive(Debug)]
 pub(crate) struct Asked {
@@ -30,6 +36,8 @@ pub(crate) struct Asked {
     bearer: Option<String>,
     cut: Cut,
     in_batch: bool,
+    /// The client takes gzip, and its user agent says so too: Google asks for both.
+    takes_gzip: bool,
 }
 
 /// Marks a request that is a part of a batch.
@@ -45,12 +53,15 @@ impl<S: Sync> FromRequestParts<S> for Asked {
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
         let authorization = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let says_gzip = |name| parts.headers.get(name).is_some_and(|value| contains(value, b"gzip"));
+        let in_batch = parts.extensions.get::<InBatch>().is_some();
         let cut = parts.extensions.get::<ConnectInfo<Cut>>().map(|info| info.0.clone());
         Ok(Self {
             query: parts.uri.query().unwrap_or_default().to_owned(),
             bearer: authorization.and_then(|text| text.strip_prefix("Bearer ")).map(str::to_owned),
             cut: cut.unwrap_or_default(),
-            in_batch: parts.extensions.get::<InBatch>().is_some(),
+            in_batch,
+            takes_gzip: !in_batch && says_gzip(header::ACCEPT_ENCODING) && says_gzip(header::USER_AGENT),
         })
     }
 }
@@ -94,7 +105,7 @@ pub(crate) async fn answer(
                 // Parts run at the same time: each counts as a request under way before the first is done.
                 tokio::task::yield_now().await;
             }
-            let response = befallen(fate, call, legacy, &asked.cut, work);
+            let response = befallen(fate, call, legacy, asked, work);
             drop(in_flight);
             response
         }
@@ -159,18 +170,20 @@ fn befallen<'q>(
     fate: Fate,
     mut call: Call<'q>,
     legacy: bool,
-    cut: &Cut,
+    asked: &Asked,
     work: impl FnOnce(Call<'q>) -> Result<Vec<u8>, ApiError>,
 ) -> Response {
     if let Some(Fault::Error(refusal)) = fate.fault {
         return refusal.error(call.now_ms).response(legacy);
     }
     (call.poisoned, call.unreadable, call.head_behind) = (fate.poisoned, fate.unreadable, fate.head_behind);
+    let packs = asked.takes_gzip && call.behaviour.gzip;
     match (work(call), fate.fault) {
+        (Ok(body), None) if packs && body.len() >= WORTH_PACKING => packed(&body),
         (Ok(body), None) => error::json(StatusCode::OK, body),
-        (Ok(body), Some(fault)) => spoiled(&fault, body, cut),
+        (Ok(body), Some(fault)) => spoiled(&fault, body, &asked.cut),
         (Err(error), fault) => match fault {
-            Some(fault @ (Fault::Reset | Fault::Html(_) | Fault::Lost)) => spoiled(&fault, Vec::new(), cut),
+            Some(fault @ (Fault::Reset | Fault::Html(_) | Fault::Lost)) => spoiled(&fault, Vec::new(), &asked.cut),
             _ => error.response(legacy),
         },
     }
@@ -201,6 +214,21 @@ pub(crate) fn spoiled(fault: &Fault, mut body: Vec<u8>, cut: &Cut) -> Response {
         | Fault::HeadBehind(_)
         | Fault::Duplicate(_) => error::json(StatusCode::OK, body),
     }
+}
+
+/// The body in gzip.
+fn packed(body: &[u8]) -> Response {
+    let mut packer = GzEncoder::new(Vec::with_capacity(body.len() / 4), Compression::fast());
+    let packed = packer.write_all(body).and_then(|()| packer.finish());
+    let mut response = error::json(StatusCode::OK, packed.expect("writing to a vector cannot fail"));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    headers.insert(header::VARY, HeaderValue::from_static("Origin, X-Origin, Referer"));
+    response
+}
+
+fn contains(value: &HeaderValue, word: &[u8]) -> bool {
+    value.as_bytes().windows(word.len()).any(|window| window.eq_ignore_ascii_case(word))
 }
 
 /// A response whose head tells the body's whole length, and whose body breaks off.

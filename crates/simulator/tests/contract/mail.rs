@@ -93,6 +93,26 @@ async fn masks_and_pretty_printing_apply() {
 }
 
 #[tokio::test]
+async fn bodies_are_packed_for_who_asks_twice() {
+    use std::io::Read as _;
+    let (world, id) = delivered().await;
+    let path = format!("/gmail/v1/users/me/messages/{id}");
+    let bearer = format!("Bearer {}", world.token);
+    let get = async |agent: &str| {
+        let headers = [("authorization", bearer.as_str()), ("accept-encoding", "gzip"), ("user-agent", agent)];
+        world.raw("GET", &path, &headers, b"").await
+    };
+    let plain = get("client").await;
+    assert!(!plain.headers.contains_key("content-encoding"));
+    let packed = get("client (gzip)").await;
+    assert_eq!(packed.headers["content-encoding"], "gzip");
+    assert!(packed.body.len() < plain.body.len());
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(&packed.body[..]).read_to_string(&mut text).unwrap();
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap()["snippet"], plain.json()["snippet"]);
+}
+
+#[tokio::test]
 async fn an_mbox_is_delivered_over_http_and_repeated_message_ids_stay() {
     let world = World::new().await;
     let mbox = b"From a@b Thu Jan  1 00:00:00 2026\nMessage-ID: <same@x>\nSubject: one\n\n1\n\n\
