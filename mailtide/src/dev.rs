@@ -44,12 +44,22 @@ impl Services {
         let api = ingress.address()?;
         let serve = ingress.serve(shutdown.clone());
         tasks.spawn(async { ("ingress", serve.await) });
+        // Each registers its own check under this name when it begins; until then nobody may take it for ready.
+        let [for_projector, for_scheduler, for_poller] =
+            ["projector", "scheduler", "poller"].map(|name| health.readiness(name));
         let run = projector::run(settings.projector.clone(), health.clone(), shutdown.clone());
-        tasks.spawn(async { ("projector", run.await) });
+        tasks.spawn(async {
+            let _starting = for_projector;
+            ("projector", run.await)
+        });
         let (scheduler, health_of, stop) = (settings.scheduler.clone(), health.clone(), shutdown.clone());
-        tasks.spawn(async move { ("scheduler", scheduler::run(scheduler, health_of, stop).await) });
+        tasks.spawn(async move {
+            let _starting = for_scheduler;
+            ("scheduler", scheduler::run(scheduler, health_of, stop).await)
+        });
         let (settings, health, stop) = (settings.clone(), health.clone(), shutdown.clone());
         tasks.spawn(async move {
+            let _starting = for_poller;
             ("poller", poller::run(&settings.poller, &settings.kafka, &settings.gmail, store, health, stop).await)
         });
         Ok(Self { api, tasks, shutdown })

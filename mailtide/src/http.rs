@@ -6,7 +6,7 @@ use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
-use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use secrecy::{ExposeSecret, SecretString};
@@ -45,6 +45,12 @@ impl Answer {
             bail!("the API answered {}: {}", self.status, self.said());
         }
         serde_json::from_slice(&self.body).context("reading the API's answer")
+    }
+
+    /// After how long the API says that the same request may do better; none unless it said 503.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        let header = self.headers.get(RETRY_AFTER).filter(|_| self.status == StatusCode::SERVICE_UNAVAILABLE)?;
+        header.to_str().ok()?.parse().ok().map(Duration::from_secs)
     }
 
     /// The problem's code and sentence, or as much of the body as fits a line.

@@ -9,7 +9,7 @@ use runtime::Shutdown;
 use serde_json::Value;
 
 use crate::cli::{Output, Sync};
-use crate::http::Client;
+use crate::http::{Answer, Client};
 use crate::output;
 use crate::settings::Settings;
 use crate::{Outcome, WrongUse};
@@ -25,7 +25,7 @@ pub(crate) async fn run(sync: &Sync, settings: &Settings, shutdown: &Shutdown) -
         )
     })?;
     let client = Client::new(settings.client.url.clone(), settings.ingress.api_key_header.clone(), key)?;
-    let (job_id, path) = trigger(&client, &sync.connection.to_string()).await?;
+    let (job_id, path) = accepted(&trigger(&client, &sync.connection.to_string()).await?)?;
     if !sync.wait {
         return print(sync.output, &serde_json::json!({"jobId": job_id, "state": "queued"}));
     }
@@ -42,9 +42,13 @@ pub(crate) async fn run(sync: &Sync, settings: &Settings, shutdown: &Shutdown) -
     }
 }
 
-/// Asks for a sync; gives the job's id and path.
-pub(crate) async fn trigger(client: &Client, connection: &str) -> anyhow::Result<(String, String)> {
-    let answer = client.request(Method::POST, &format!("/gmail-connections/{connection}/sync")).await?;
+/// Asks for a sync.
+pub(crate) async fn trigger(client: &Client, connection: &str) -> anyhow::Result<Answer> {
+    client.request(Method::POST, &format!("/gmail-connections/{connection}/sync")).await
+}
+
+/// The id and the path of the job, of an answer that says that there is one.
+pub(crate) fn accepted(answer: &Answer) -> anyhow::Result<(String, String)> {
     let body: Value = answer.expect(StatusCode::ACCEPTED)?;
     let job_id = body["jobId"].as_str().context("the API's answer has no jobId")?.to_owned();
     let path = answer.headers.get(LOCATION).and_then(|path| path.to_str().ok());

@@ -90,14 +90,7 @@ impl Play {
 
     async fn trigger(&mut self, connections: &[ConnectionId]) -> anyhow::Result<()> {
         let triggered: Vec<(JobId, Job)> = stream::iter(connections)
-            .map(|connection| {
-                let client = self.client.clone();
-                async move {
-                    let posted = Instant::now();
-                    let (id, path) = sync::trigger(&client, &connection.to_string()).await?;
-                    anyhow::Ok((job_id(&id)?, Job { path, posted }))
-                }
-            })
+            .map(|connection| triggered(self.client.clone(), *connection))
             .buffer_unordered(AT_ONCE)
             .try_collect()
             .await?;
@@ -200,6 +193,22 @@ impl Play {
                 return Ok(job["state"].as_str().context("a job without a state")?.to_owned());
             }
             tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+/// One sync, asked for as a patient client does: again when the API says that it may be asked again.
+async fn triggered(client: Client, connection: ConnectionId) -> anyhow::Result<(JobId, Job)> {
+    let begun = Instant::now();
+    loop {
+        let posted = Instant::now();
+        let answer = sync::trigger(&client, &connection.to_string()).await?;
+        match answer.retry_after() {
+            Some(pause) if begun.elapsed() < PATIENCE => tokio::time::sleep(pause).await,
+            Some(_) | None => {
+                let (id, path) = sync::accepted(&answer)?;
+                return Ok((job_id(&id)?, Job { path, posted }));
+            }
         }
     }
 }
