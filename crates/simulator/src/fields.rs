@@ -229,4 +229,13 @@ mod tests {
         let unknown = parse("messages(id,nope)").unwrap().check(&MESSAGE_LIST);
         assert_eq!(unknown, Err(Error { path: "messages/nope".to_owned() }));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn anything_can_be_given(text in "[a-c*/(), ]{0,40}") {
+            if let Ok(mask) = parse(&text) {
+                let _ = (mask.get("a"), mask.check(&MESSAGE));
+            }
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 /// The system labels by their ids, in the order of their bits.
-pub(crate) const SYSTEM: [&str; 16] = [
+pub(crate) const SYSTEM: [&str; 15] = [
     "INBOX",
     "SENT",
     "DRAFT",
@@ -19,7 +19,6 @@ pub(crate) const SYSTEM: [&str; 16] = [
     "CATEGORY_UPDATES",
     "CATEGORY_FORUMS",
     "YELLOW_STAR",
-    "BLUE_STAR",
 ];
 
 /// Bit of `INBOX`, and so on for the others that the simulator itself sets or asks for.

@@ -325,4 +325,16 @@ mod tests {
     fn line_ends_become_crlf_once() {
         assert_eq!(with_crlf(b"a\nb\r\nc\n"), b"a\r\nb\r\nc\r\n");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_a_mail_and_an_mbox(
+            bytes in proptest::collection::vec(proptest::sample::select(b"From :-=?\n\r\"/;ab\xff\0Content-Type: multipart/mixed; boundary=b--".to_vec()), 0..200),
+        ) {
+            let mail = Mail::new(&bytes);
+            proptest::prop_assert!(!mail.root().mime_type.is_empty());
+            let kept: usize = crate::import::mbox(&bytes).iter().map(Vec::len).sum();
+            proptest::prop_assert!(kept <= bytes.len());
+        }
+    }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use runtime::settings::Source;
 use serde::{Deserialize, Serialize};
 
+use crate::faults::Refusal;
 pub use crate::mailbox::history::Ahead;
 use crate::quota::{Limits, Tariff};
 
@@ -58,6 +59,8 @@ pub struct Behaviour {
     pub bare_records: bool,
     /// Pack bodies of clients that accept gzip and say so in their user agent too, as Google does.
     pub gzip: bool,
+    /// The form in which a user's spent minute shows, instead of 403 "Quota exceeded for quota metric".
+    pub user_throttle: Option<Refusal>,
     /// How long an access token is good.
     pub access_token_ms: i64,
 }
@@ -74,6 +77,7 @@ impl Default for Behaviour {
             history_without_labels: false,
             bare_records: false,
             gzip: true,
+            user_throttle: None,
             access_token_ms: 3_599_000,
         }
     }
@@ -180,4 +184,43 @@ impl Settings {
 
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(file: &str) -> (Settings, Result<(), Vec<String>>) {
+        let path = std::path::Path::new("mailtide.toml");
+        let mut source = Source::from_parts(Some((path, file)), std::iter::empty::<(String, String)>());
+        let settings = Settings::read(&mut source);
+        let problems = |problems: Vec<runtime::settings::Problem>| problems.iter().map(|p| p.key.clone()).collect();
+        (settings, source.finish().map(|_| ()).map_err(problems))
+    }
+
+    #[test]
+    fn defaults_are_as_gmail_is() {
+        let (settings, outcome) = read("");
+        assert_eq!(outcome, Ok(()));
+        assert_eq!(settings.behaviour, Behaviour::default());
+        assert_eq!(settings.limits(), Tariff::New.limits());
+        assert!(settings.listen.ip().is_loopback());
+    }
+
+    #[test]
+    fn what_is_set_is_taken_and_what_is_wrong_is_named() {
+        let (settings, outcome) = read(
+            "[simulator]\ntariff = \"old\"\nproject_day = 7\nhistory_lag = \"3s\"\nhistory_retention = \"12h\"\nauto_approve = false\n",
+        );
+        assert_eq!(outcome, Ok(()));
+        assert_eq!(settings.limits(), Limits { project_day: 7, ..Tariff::Old.limits() });
+        assert_eq!(settings.behaviour.history_lag_ms, 3_000);
+        assert_eq!(settings.behaviour.history_retention_ms, Some(43_200_000));
+        assert!(!settings.auto_approve);
+        let (_, outcome) = read("[simulator]\ntariff = \"free\"\naccess_token_lifetime = \"10ms\"\nlatency = 3\n");
+        assert_eq!(
+            outcome.unwrap_err(),
+            ["simulator.access_token_lifetime", "simulator.latency", "simulator.tariff"].map(str::to_owned)
+        );
+    }
 }

@@ -142,16 +142,17 @@ fn admit<'q>(
     }
     let (_, limits) = world.tariff();
     let in_flight = account.enter(limits.concurrent_per_user).ok_or_else(ApiError::concurrency)?;
+    let behaviour = world.behaviour_of(&account);
     world.charge(&account, method, now_ms).map_err(|exceeded| match exceeded {
-        Exceeded::UserMinute => {
-            ApiError::quota("Queries per minute per user", "defaultPerMinutePerUser", limits.user_minute)
-        }
+        Exceeded::UserMinute => behaviour.user_throttle.map_or_else(
+            || ApiError::quota("Queries per minute per user", "defaultPerMinutePerUser", limits.user_minute),
+            |form| form.error(now_ms),
+        ),
         Exceeded::ProjectMinute => {
             ApiError::quota("Queries per minute", "defaultPerMinutePerProject", limits.project_minute)
         }
         Exceeded::ProjectDay => ApiError::documented("usageLimits", "dailyLimitExceeded", "Daily Limit Exceeded"),
     })?;
-    let behaviour = world.behaviour_of(&account);
     let call = Call {
         params,
         account,

@@ -12,6 +12,8 @@ use crate::label::{self, LabelSet};
 /// Everything can be read at once and nothing expires.
 const CLEAR: View = View { now_ms: i64::MAX, lag_ms: 0, retention_ms: None, ahead: Ahead::Empty };
 const EVERY_KIND: u8 = 15;
+/// Above every set of system labels.
+const ALL_LABELS: u16 = 1 << label::SYSTEM.len();
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -26,7 +28,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (0..1_000_i64, any::<bool>(), proptest::option::of(0..50_usize))
             .prop_map(|(internal_ms, spam, thread)| Step::Deliver { internal_ms, spam, thread }),
-        3 => (proptest::collection::vec(0..50_usize, 1..4), any::<u16>(), any::<u16>(), any::<bool>())
+        3 => (proptest::collection::vec(0..50_usize, 1..4), 0..ALL_LABELS, 0..ALL_LABELS, any::<bool>())
             .prop_map(|(which, add, remove, user)| Step::Relabel { which, add, remove, user }),
         1 => (0..50_usize).prop_map(Step::Delete),
         1 => any::<bool>().prop_map(|again| Step::SaveDraft { again }),

@@ -407,4 +407,17 @@ mod tests {
         let deep = "(".repeat(10_000);
         assert!(!asks(&deep).unknown.is_empty());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn anything_can_be_asked(q in "[-+(){}\"|:a-c0-9/ ORin]{0,60}|.{0,60}") {
+            let mail = Arc::new(Mail::new(MAIL));
+            let table = Table::default();
+            let labels = LabelSet::system(label::INBOX);
+            let subject = Subject { internal_ms: 1, labels, table: &table, mail: &|| Arc::clone(&mail) };
+            let query = parse(&q, &table, 1_700_000_000_000);
+            let inside = query.dates().contains(&1);
+            proptest::prop_assert!(inside || !query.matches(&subject), "what matches lies in the query's window");
+        }
+    }
 }

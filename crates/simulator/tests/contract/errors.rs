@@ -1,7 +1,7 @@
 //! Every error body, field by field, and the order in which they are checked.
 
 use serde_json::{Value, json};
-use simulator::{Cause, Delivery, Mails, NewMailbox, Settings};
+use simulator::{Behaviour, Cause, Delivery, Mails, NewMailbox, Refusal, Settings};
 
 use crate::client::{EMAIL, Reply, World};
 
@@ -200,6 +200,13 @@ async fn a_minute_of_one_user_runs_out_and_comes_back() {
     assert_eq!(world.me(&get).await.status, 200);
     let usage = world.control().usage();
     assert_eq!((usage.total.units, usage.total.throttled), (61, 1));
+
+    let behaviour = Behaviour { user_throttle: Some(Refusal::UserRate(900_000)), ..Behaviour::default() };
+    world.control().set_behaviour(Some(EMAIL), behaviour).unwrap();
+    assert_eq!(world.me(&get).await.status, 200);
+    let throttled = world.me(&get).await;
+    let message = throttled.json()["error"]["message"].as_str().unwrap().to_owned();
+    assert!(throttled.status == 429 && message.starts_with("User-rate limit exceeded.  Retry after "), "{message}");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! A sync as a client does it: profile, history in pages, listing, get.
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 use simulator::{Behaviour, Delivery, Mails, NewMailbox, Settings};
@@ -213,4 +214,35 @@ async fn usage_counts_every_call_and_unit() {
         usage,
         json!({"total": spent, "tokenRequests": 1, "pushesPosted": 0, "pushesAcknowledged": 0, "mailboxes": {EMAIL: spent}})
     );
+}
+
+/// Where a test's log goes.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_search_that_is_not_understood_matches_nothing_and_is_loud_in_the_log() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    // The server's tasks run on this test's only thread.
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let world = World::new().await;
+    world.control().deliver(EMAIL, Mails::Synthetic(2), &Delivery::default()).unwrap();
+    let found = world.me(&format!("messages?q={}", encoded("in:inbox -frob:nicate secret"))).await;
+    assert_eq!(found.json(), json!({"resultSizeEstimate": 0}));
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let line = text.lines().find(|line| line.contains("ERROR")).unwrap_or_else(|| panic!("no error in {text}"));
+    assert!(line.contains("frob:nicate") && !line.contains("secret"), "{line}");
 }
