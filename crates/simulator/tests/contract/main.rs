@@ -4,6 +4,7 @@
 
 mod client;
 mod consent;
+mod control;
 mod errors;
 mod faults;
 mod mail;
