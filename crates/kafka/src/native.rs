@@ -1,9 +1,11 @@
-//! What librdkafka can tell and its binding does not ask for.
+//! What librdkafka can do and its binding does not ask for.
 
 use std::ffi::{CStr, CString, c_void};
+use std::time::Duration;
 
 use rdkafka::bindings as native;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
 
 /// The member id of a group consumer; none while it is no member of its group.
 ///
@@ -34,4 +36,17 @@ pub(crate) fn known_end<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &
     let code =
         unsafe { native::rd_kafka_get_watermark_offsets(client, topic.as_ptr(), partition, &mut low, &mut high) };
     (code == native::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0).then_some(high)
+}
+
+/// Waits until nothing is in flight, at most for `timeout`, and tells whether that is so. Whoever calls it must serve
+/// the reports of failed records; those of the others must be off (`delivery.report.only.error`).
+///
+/// The binding's `flush` waits in slices of 100 ms, and its `poll` spins through the last millisecond of its timeout:
+/// a loop around that burns a whole core while it waits. This sleeps, and wakes with the last acknowledgement.
+#[allow(unsafe_code, reason = "the binding waits in slices of 100 ms, or spins")]
+pub(crate) fn is_drained<C: ProducerContext>(producer: &BaseProducer<C>, timeout: Duration) -> bool {
+    let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: the producer keeps its client alive.
+    let code = unsafe { native::rd_kafka_flush(producer.client().native_ptr(), millis) };
+    code == native::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
 }

@@ -47,6 +47,8 @@ pub(crate) struct Transactions {
     producer: BaseProducer<Context>,
     id: Arc<str>,
     faults: Faults,
+    /// How many records the open transaction has; none: no transaction is open.
+    written: Option<usize>,
 }
 
 impl Transactions {
@@ -74,6 +76,8 @@ impl Transactions {
             .set("compression.type", "lz4")
             // All records of a transaction are there at once, and the drain waits for them.
             .set("linger.ms", "0")
+            // What was acknowledged needs no report: the drain counts. What failed fails the transaction.
+            .set("delivery.report.only.error", "true")
             .set("queue.buffering.max.messages", settings.queue_records.to_string())
             .set("queue.buffering.max.kbytes", (settings.queue_bytes >> 10).to_string())
             // While the broker finishes the previous transaction it answers "try again": these bound the wait.
@@ -82,7 +86,7 @@ impl Transactions {
         let producer: BaseProducer<Context> = config
             .create_with_context(Context)
             .map_err(|error| Failure::Client { what: "lane's producer", cause: error.into() })?;
-        let this = Self { producer, id, faults: tuning.faults.clone() };
+        let this = Self { producer, id, faults: tuning.faults.clone(), written: None };
         let deadline = Instant::now() + TAKE_OVER;
         loop {
             // A call that timed out goes on where it was when it is called again.
@@ -100,11 +104,36 @@ impl Transactions {
         }
     }
 
-    /// Publishes `records` and commits `offsets` for the group of `member`, all or nothing.
+    /// Whether a transaction is open; then it must be published before the consumer is polled again.
+    pub(crate) const fn is_open(&self) -> bool {
+        self.written.is_some()
+    }
+
+    /// Writes those of `records` that are not written yet, in a transaction that it opens if none is open, so that they
+    /// are on their way while the application works on. The same records, and more, are to be published then.
+    pub(crate) fn write(&mut self, records: &[(Assignment, OutRecord)]) -> Result<(), Unpublished> {
+        let written = match self.written {
+            Some(written) => written,
+            None => {
+                self.producer.begin_transaction().map_err(|error| self.failure("beginning a transaction", error))?;
+                0
+            }
+        };
+        self.written = Some(records.len());
+        for (_, record) in &records[written..] {
+            if let Err(error) = self.enqueue(record) {
+                let (bytes, topic) = (record.size(), &record.topic);
+                return Err(self.abort(format!("a record of {bytes} bytes for {topic} was refused: {error}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Publishes `records` and commits `offsets` for the group of `member`, all or nothing. No transaction is open then.
     ///
     /// On an abort the records may be published again; on a failure the outcome is unknown or the lane is over.
     pub(crate) fn publish(
-        &self,
+        &mut self,
         records: &[(Assignment, OutRecord)],
         offsets: &TopicPartitionList,
         member: &Member,
@@ -113,21 +142,11 @@ impl Transactions {
             let done = member.consumer().commit(offsets, CommitMode::Sync);
             done.map_err(|error| Failure::Call { what: "committing offsets", cause: error.into() })?;
         }
-        self.producer.begin_transaction().map_err(|error| self.failure("beginning a transaction", error))?;
-        for (_, record) in records {
-            if let Err(error) = self.enqueue(record) {
-                return Err(self.abort(format!(
-                    "a record of {} bytes for {} was refused: {error}",
-                    record.size(),
-                    record.topic
-                )));
-            }
-        }
+        self.write(records)?;
         if !self.faults.has(Fault::NoDrain) {
-            // Drained here, because the binding's own flush waits in slices of 100 ms. It ends: each record is
-            // acknowledged or fails within the delivery time-out.
-            while self.producer.in_flight_count() > 0 {
-                self.producer.poll(Duration::from_millis(1));
+            // It ends: each record is acknowledged or fails within the delivery time-out.
+            while !native::is_drained(&self.producer, Duration::from_millis(20)) {
+                self.producer.poll(Duration::ZERO);
             }
         }
         // In this order: metadata that is taken while we are a member carries the generation, and fences us if that is
@@ -145,12 +164,14 @@ impl Transactions {
         }
         self.faults.reach(Point::Checked);
         if !self.faults.has(Fault::OffsetsOutside) {
-            self.call("sending offsets to the transaction", || {
-                self.producer.send_offsets_to_transaction(offsets, &group, Timeout::Never)
+            self.call("sending offsets to the transaction", |this| {
+                this.producer.send_offsets_to_transaction(offsets, &group, Timeout::Never)
             })?;
         }
         self.faults.reach(Point::Sent);
-        self.call("committing the transaction", || self.producer.commit_transaction(Timeout::Never))
+        self.call("committing the transaction", |this| this.producer.commit_transaction(Timeout::Never))?;
+        self.written = None;
+        Ok(())
     }
 
     /// Hands one record to librdkafka, waiting for room.
@@ -165,7 +186,8 @@ impl Transactions {
                 Ok(()) => return Ok(()),
                 Err((error, back)) if is_queue_full(&error) => {
                     // Room comes as records are acknowledged or fail, at the latest after the delivery time-out.
-                    self.producer.poll(Duration::from_millis(1));
+                    native::is_drained(&self.producer, Duration::from_millis(1));
+                    self.producer.poll(Duration::ZERO);
                     base = back;
                 }
                 Err((error, _)) => return Err(error),
@@ -174,9 +196,9 @@ impl Transactions {
     }
 
     /// Calls until the verdict is another than to call again.
-    fn call(&self, what: &'static str, call: impl Fn() -> KafkaResult<()>) -> Result<(), Unpublished> {
+    fn call(&mut self, what: &'static str, call: impl Fn(&Self) -> KafkaResult<()>) -> Result<(), Unpublished> {
         for attempt in 1.. {
-            let Err(error) = call() else { return Ok(()) };
+            let Err(error) = call(self) else { return Ok(()) };
             match classify(&error) {
                 Verdict::Retry if attempt < ATTEMPTS => {
                     debug!(%error, what, attempt, "Repeating a transactional call");
@@ -190,7 +212,8 @@ impl Transactions {
     }
 
     /// Aborts the open transaction.
-    fn abort(&self, reason: String) -> Unpublished {
+    fn abort(&mut self, reason: String) -> Unpublished {
+        self.written = None;
         info!(reason, id = %self.id, "Aborting a transaction");
         for attempt in 1.. {
             let Err(error) = self.producer.abort_transaction(Timeout::Never) else {

@@ -28,6 +28,9 @@ use crate::{metrics as names, native};
 /// How many records, and how many results, are taken before the loop looks at everything else.
 const ITEMS_A_TURN: usize = 1000;
 
+/// With so many records waiting, and something to follow, they are written while the application works on.
+const RECORDS_AHEAD: usize = 256;
+
 /// The longest wait. Whatever happens wakes the thread; this bounds the harm of a wake-up that got lost.
 const LONGEST_WAIT: Duration = Duration::from_millis(20);
 
@@ -166,7 +169,7 @@ impl<A: App> Running<A> {
     fn turn(&mut self) -> Result<bool, Failure> {
         let mut happened = self.read()?;
         happened |= self.open_restored()?;
-        happened |= self.take_done();
+        happened |= self.take_done()?;
         if let Some(at) = self.app.wake_at() {
             let now = Instant::now();
             if at <= now {
@@ -299,8 +302,12 @@ impl<A: App> Running<A> {
     }
 
     /// Takes finished work, as long as its assignment is the current one.
-    fn take_done(&mut self) -> bool {
+    ///
+    /// When there is much of it, its outputs are written at once, and the brokers take them in while the application
+    /// goes on. The transaction is published in this very turn: it is not open when the consumer is polled again.
+    fn take_done(&mut self) -> Result<bool, Failure> {
         let mut happened = false;
+        let mut written = 0;
         for _ in 0..ITEMS_A_TURN {
             if self.is_full() {
                 break;
@@ -312,8 +319,14 @@ impl<A: App> Running<A> {
                 self.meters.dropped.increment(1);
             }
             happened = true;
+            if self.aborting.is_none() && self.outbox.len() >= written + RECORDS_AHEAD {
+                written = self.outbox.len();
+                if let Err(unpublished) = self.transactions.write(self.outbox.records()) {
+                    self.unpublished(unpublished)?;
+                }
+            }
         }
-        happened
+        Ok(happened)
     }
 
     /// Pauses partitions that want no input and resumes those that do again.
@@ -350,6 +363,9 @@ impl<A: App> Running<A> {
         if !self.has_pending() {
             self.pending_since = None;
             return false;
+        }
+        if self.transactions.is_open() {
+            return true;
         }
         let now = Instant::now();
         let since = *self.pending_since.get_or_insert(now);
@@ -397,12 +413,18 @@ impl<A: App> Running<A> {
                 }
                 Ok(())
             }
-            Err(Unpublished::Aborted(reason)) => {
+            Err(unpublished) => self.unpublished(unpublished),
+        }
+    }
+
+    fn unpublished(&mut self, unpublished: Unpublished) -> Result<(), Failure> {
+        match unpublished {
+            Unpublished::Aborted(reason) => {
                 self.meters.aborted.increment(1);
                 self.shared.status().aborted += 1;
                 self.back_off(reason)
             }
-            Err(Unpublished::Failed(failure)) => Err(failure),
+            Unpublished::Failed(failure) => Err(failure),
         }
     }
 
