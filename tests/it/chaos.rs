@@ -18,7 +18,7 @@ use rand::{RngExt, SeedableRng};
 use simulator::Behaviour;
 
 use crate::checker::Findings;
-use crate::house::{House, Mailbox};
+use crate::house::{House, Mailbox, session};
 use crate::support::{LONG, Service, wait_until};
 
 /// How rough it gets.
@@ -38,9 +38,9 @@ struct Plan {
 /// Records of history show only after up to so long in some mailboxes.
 const LAG: Duration = Duration::from_millis(800);
 
-/// How long a poller is held when it is hung: longer than its session, so that its partitions are taken from it, and
-/// shorter than its transactions live, so that it comes back with one that it could commit.
-const HUNG: Duration = Duration::from_millis(3_000);
+/// How long a poller is held when it is hung, beyond its session: its partitions are taken from it, but its
+/// transactions live on, so that it comes back with one that it could commit.
+const HUNG: Duration = Duration::from_millis(1_000);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i1_i2_i3_hold_under_kill_9() {
@@ -160,7 +160,7 @@ impl Processes {
             // It wakes up as a zombie: others have its partitions, and it does not know.
             self.count("poller hung");
             self.pollers[victim].pause();
-            tokio::time::sleep(HUNG).await;
+            tokio::time::sleep(session() + HUNG).await;
             self.pollers[victim].resume();
             moment(random, 0..500).await;
         }

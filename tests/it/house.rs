@@ -22,13 +22,23 @@ use uuid::Uuid;
 use crate::checker::{Evidence, Findings, Owed, check};
 use crate::support::{LONG, Place, Record, Service, committed_blocking, stack, wait_for, wait_until};
 
-/// Time-outs that let a group notice quickly that a member is gone, as environment variables.
-pub(crate) const QUICK: [(&str, &str); 4] = [
-    ("MAILTIDE_LANE_SESSION_TIMEOUT", "2s"),
-    ("MAILTIDE_LANE_TRANSACTION_TIMEOUT", "4s"),
-    ("MAILTIDE_LANE_DELIVERY_TIMEOUT", "3s"),
-    ("MAILTIDE_LANE_MAX_POLL_INTERVAL", "10s"),
-];
+/// How long a member of a group may be silent before its partitions are taken from it: as short as the broker lets it
+/// be. One that was given has its default for the least that it allows.
+pub(crate) fn session() -> Duration {
+    Duration::from_secs(if stack().kafka.is_ours() { 2 } else { 6 })
+}
+
+/// Time-outs that let a group notice quickly that a member is gone, as settings.
+fn quick() -> [(&'static str, String); 4] {
+    let seconds = |more| format!("{}s", session().as_secs() + more);
+    [
+        ("MAILTIDE_LANE_SESSION_TIMEOUT", seconds(0)),
+        // A transaction outlives its owner's session, so that there are zombies to be fenced.
+        ("MAILTIDE_LANE_DELIVERY_TIMEOUT", seconds(1)),
+        ("MAILTIDE_LANE_TRANSACTION_TIMEOUT", seconds(2)),
+        ("MAILTIDE_LANE_MAX_POLL_INTERVAL", seconds(14)),
+    ]
+}
 
 /// Labels that keep a message out of the announcements for good, and those that keep it back until they are gone.
 const OUT: [&str; 2] = ["DRAFT", "CHAT"];
@@ -108,7 +118,8 @@ impl House {
     pub(crate) async fn with(name: &str, changes: &[(&str, &str)]) -> Arc<Self> {
         let place = Place::new(name);
         let mut settings = place.settings();
-        settings.extend(QUICK.iter().chain(changes).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        settings.extend(quick().map(|(name, value)| (name.to_owned(), value)));
+        settings.extend(changes.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let mut source = source(&settings);
         let store = Store::connect(&store::Settings::read(&mut source)).unwrap();
         store.migrate().await.unwrap();
