@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use devstack::{Kafka, KafkaOptions};
 use kafka::lane::{Error, Phase};
 
-use crate::lane_support::{Bench, Knobs, PARTITIONS, create, wait_until_open, wait_until_owned};
+use crate::lane_support::{Bench, Knobs, PARTITIONS, wait_until_open, wait_until_owned};
 use crate::support::{LONG, wait_until};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -110,9 +111,55 @@ async fn what_a_restart_cannot_mend_ends_the_lane_at_once() {
     assert!(error.to_string().contains("its state is stamped for 8 partitions"), "{error}");
 
     let other = Bench { state: bench.prefix.clone().into(), ..bench.clone() };
-    create(&other.state, PARTITIONS + 1).await;
+    other.create(&other.state, PARTITIONS + 1).await;
     let error = other.start(&bench.settings("one"), 0, &Knobs::default()).ended().await.unwrap_err().to_string();
     for part in [&*other.input, &*other.state, "4 partitions", "has 5"] {
         assert!(error.contains(part), "{error}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lane_rides_out_a_broker_that_is_killed() {
+    let kafka = Kafka::start(&KafkaOptions { own: true, ..KafkaOptions::default() }).unwrap();
+    let bench = Bench::on(kafka.bootstrap(), "lane-broker").await;
+    let knobs = Knobs { work: Duration::from_millis(3), ..Knobs::default() };
+    let mut lane = bench.start(&bench.settings("one"), 0, &knobs);
+    wait_until_open(&[&lane]).await;
+    bench.feed(50, 0, 500);
+    // In the midst of the work on them.
+    let kafka = restarted(kafka).await;
+    bench.feed(50, 500, 1000);
+    bench.wait_for(1000).await;
+    bench.outputs().assert_exactly_once(1000);
+    assert_ne!(lane.status().phase, Phase::Stopped, "{:?}", lane.status());
+    lane.stop();
+    lane.ended().await.unwrap();
+    drop(kafka);
+}
+
+/// Kills a broker and starts it again.
+async fn restarted(mut kafka: Kafka) -> Kafka {
+    tokio::task::spawn_blocking(move || {
+        kafka.kill().unwrap();
+        kafka.restart().unwrap();
+        kafka
+    })
+    .await
+    .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lane_without_a_broker_waits_and_can_be_stopped() {
+    // Nobody listens there: the port was free a moment ago, and is not given out again so soon.
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let bench = Bench::at(&address.to_string(), "lane-nobody.");
+    let mut settings = bench.settings("one");
+    settings.lane.max_failures = 1;
+    let mut lane = bench.start(&settings, 0, &Knobs::default());
+    wait_until(LONG, "it has failed twice", || std::future::ready(lane.status().restarts >= 2)).await;
+    assert_eq!(lane.status().phase, Phase::Recovering, "{:?}", lane.status());
+    let asked = Instant::now();
+    lane.stop();
+    lane.ended().await.unwrap();
+    assert!(asked.elapsed() < Duration::from_secs(8), "stopping took {:?}", asked.elapsed());
 }

@@ -13,7 +13,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use crate::lane_process::{Hold, LaneProcess};
 use crate::lane_support::{Bench, Knobs, Outputs, PARTITIONS, wait_until_open, wait_until_owned};
-use crate::support::{LONG, stack, wait_until};
+use crate::support::{LONG, wait_until};
 
 /// The only key of these tests' inputs, and where it leads.
 const KEY: &str = "key-0";
@@ -25,7 +25,7 @@ fn partition() -> i32 {
 /// A transactional producer of nobody: a process that hangs.
 fn zombie(bench: &Bench) -> BaseProducer {
     let producer: BaseProducer = ClientConfig::new()
-        .set("bootstrap.servers", stack().kafka.bootstrap())
+        .set("bootstrap.servers", &bench.bootstrap)
         .set("transactional.id", format!("{}zombie", bench.prefix))
         .set("transaction.timeout.ms", "60000")
         .create()
@@ -45,11 +45,8 @@ async fn take_over_from_a_hung_transaction(fault: Option<Fault>) -> Outputs {
         zombie.send(BaseRecord::to(&bench.output).key(&id.to_string()).payload(&format!("1:{id}"))).unwrap();
     }
     zombie.flush(LONG).unwrap();
-    let group: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", stack().kafka.bootstrap())
-        .set("group.id", bench.group())
-        .create()
-        .unwrap();
+    let group: BaseConsumer =
+        ClientConfig::new().set("bootstrap.servers", &bench.bootstrap).set("group.id", bench.group()).create().unwrap();
     let mut offsets = TopicPartitionList::new();
     for partition in 0..PARTITIONS {
         let (_, end) = group.fetch_watermarks(&bench.input, partition, LONG).unwrap();
@@ -175,7 +172,7 @@ async fn wake_after_another_took_over(hold: Hold, fault: &'static str, commits_f
 fn is_decided(bench: &Bench) -> bool {
     let end = |isolation: &str| {
         let consumer: BaseConsumer = ClientConfig::new()
-            .set("bootstrap.servers", stack().kafka.bootstrap())
+            .set("bootstrap.servers", &bench.bootstrap)
             .set("isolation.level", isolation)
             .create()
             .unwrap();
@@ -254,11 +251,8 @@ async fn metadata_without_a_member_id_fences_nobody() {
     let lane = bench.start(&settings, 0, &Knobs::default());
     bench.feed(1, 0, 5);
     bench.wait_for(5).await;
-    let stranger: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", stack().kafka.bootstrap())
-        .set("group.id", bench.group())
-        .create()
-        .unwrap();
+    let stranger: BaseConsumer =
+        ClientConfig::new().set("bootstrap.servers", &bench.bootstrap).set("group.id", bench.group()).create().unwrap();
     let zombie = zombie(&bench);
     let mut offsets = TopicPartitionList::new();
     offsets.add_partition_offset(&bench.input, partition(), Offset::Offset(3)).unwrap();

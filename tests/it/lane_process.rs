@@ -3,6 +3,7 @@
 //! The process is this test binary, told to run nothing but the test at the end of this file.
 
 use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +14,6 @@ use nix::sys::signal::{Signal, kill, raise};
 use nix::unistd::Pid;
 
 use crate::lane_support::{Bench, Knobs};
-use crate::support::stack;
 
 const PREFIX: &str = "LANE_PROCESS_PREFIX";
 const BOOTSTRAP: &str = "LANE_PROCESS_BOOTSTRAP";
@@ -65,10 +65,10 @@ impl LaneProcess {
 
     pub(crate) fn start(&mut self) -> &mut Self {
         assert!(self.child.is_none(), "{} runs already", self.instance);
-        let mut child = Command::new(std::env::current_exe().unwrap())
+        let mut child = Command::new(program())
             .args(["lane_process::counts_in_a_process_of_its_own", "--exact", "--nocapture"])
             .env(PREFIX, &self.bench.prefix)
-            .env(BOOTSTRAP, stack().kafka.bootstrap())
+            .env(BOOTSTRAP, &self.bench.bootstrap)
             .env(INSTANCE, &self.instance)
             .env(WORK_MS, self.work.as_millis().to_string())
             .env(HOLD_AT, self.hold.map_or(String::new(), |hold| format!("{hold:?}")))
@@ -116,6 +116,12 @@ impl Drop for LaneProcess {
     }
 }
 
+/// This very program, also if a newer one has been built in its place meanwhile.
+fn program() -> PathBuf {
+    let running = PathBuf::from("/proc/self/exe");
+    if running.exists() { running } else { std::env::current_exe().unwrap() }
+}
+
 /// Holds the whole process until somebody wakes it.
 fn stop() {
     println!("holding");
@@ -153,8 +159,8 @@ const HEARTBEATS: Duration = Duration::from_secs(1);
 async fn counts_in_a_process_of_its_own() {
     let (Ok(prefix), Ok(bootstrap)) = (std::env::var(PREFIX), std::env::var(BOOTSTRAP)) else { return };
     let variable = |name: &str| std::env::var(name).unwrap();
-    let bench = Bench::at(&prefix);
-    let mut settings = bench.settings_at(&bootstrap, &variable(INSTANCE));
+    let bench = Bench::at(&bootstrap, &prefix);
+    let mut settings = bench.settings(&variable(INSTANCE));
     settings.lane.session_timeout = Duration::from_secs(1);
     let mut knobs = Knobs { work: Duration::from_millis(variable(WORK_MS).parse().unwrap()), ..Knobs::default() };
     if let Some(hold) = Hold::ALL.into_iter().find(|hold| format!("{hold:?}") == variable(HOLD_AT)) {

@@ -28,6 +28,7 @@ pub(crate) const PARTITIONS: i32 = 4;
 /// Topics of one test, and the settings of its lanes.
 #[derive(Clone)]
 pub(crate) struct Bench {
+    pub(crate) bootstrap: String,
     pub(crate) prefix: String,
     pub(crate) input: Arc<str>,
     pub(crate) state: Arc<str>,
@@ -36,22 +37,24 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) async fn new(name: &str) -> Self {
-        Self::with_partitions(name, PARTITIONS).await
+        Self::on(stack().kafka.bootstrap(), name).await
     }
 
-    pub(crate) async fn with_partitions(name: &str, partitions: i32) -> Self {
+    /// On a broker of the test's own.
+    pub(crate) async fn on(bootstrap: &str, name: &str) -> Self {
         let random = &uuid::Uuid::new_v4().simple().to_string()[..8];
-        let bench = Self::at(&format!("{name}-{random}."));
+        let bench = Self::at(bootstrap, &format!("{name}-{random}."));
         for topic in [&bench.input, &bench.state, &bench.output] {
-            create(topic, partitions).await;
+            bench.create(topic, PARTITIONS).await;
         }
         bench
     }
 
     /// The topics under a prefix, made by somebody before.
-    pub(crate) fn at(prefix: &str) -> Self {
+    pub(crate) fn at(bootstrap: &str, prefix: &str) -> Self {
         let topic = |name: &str| -> Arc<str> { format!("{prefix}{name}").into() };
-        Self { prefix: prefix.to_owned(), input: topic("in"), state: topic("state"), output: topic("out") }
+        let bootstrap = bootstrap.to_owned();
+        Self { bootstrap, prefix: prefix.to_owned(), input: topic("in"), state: topic("state"), output: topic("out") }
     }
 
     pub(crate) fn group(&self) -> String {
@@ -60,11 +63,7 @@ impl Bench {
 
     /// Settings of a process, in time-outs that suit a test.
     pub(crate) fn settings(&self, instance: &str) -> Settings {
-        self.settings_at(stack().kafka.bootstrap(), instance)
-    }
-
-    pub(crate) fn settings_at(&self, bootstrap: &str, instance: &str) -> Settings {
-        let mut settings = Settings::for_brokers(bootstrap).with_prefix(&self.prefix);
+        let mut settings = Settings::for_brokers(&self.bootstrap).with_prefix(&self.prefix);
         settings.instance = instance.to_owned();
         settings.lane = Tuning {
             transaction_timeout: Duration::from_secs(5),
@@ -89,7 +88,7 @@ impl Bench {
     /// Writes inputs `from..to`, spread over `keys` keys, and waits until they are acknowledged.
     pub(crate) fn feed(&self, keys: usize, from: usize, to: usize) {
         let producer: BaseProducer = ClientConfig::new()
-            .set("bootstrap.servers", stack().kafka.bootstrap())
+            .set("bootstrap.servers", &self.bootstrap)
             .set("enable.idempotence", "true")
             .set("partitioner", "murmur2_random")
             .create()
@@ -108,7 +107,7 @@ impl Bench {
     /// What is committed in the output: per input id, how often it is named.
     pub(crate) fn outputs(&self) -> Outputs {
         let mut outputs = Outputs::default();
-        for record in committed_blocking(stack().kafka.bootstrap(), &self.output) {
+        for record in committed_blocking(&self.bootstrap, &self.output) {
             let key = record.key_text();
             let value = String::from_utf8(record.value.unwrap().to_vec()).unwrap();
             let (count, id) = value.split_once(':').unwrap();
@@ -128,10 +127,18 @@ impl Bench {
         .await;
     }
 
+    pub(crate) async fn create(&self, topic: &str, partitions: i32) {
+        let admin: AdminClient<DefaultClientContext> =
+            ClientConfig::new().set("bootstrap.servers", &self.bootstrap).create().unwrap();
+        let topics = [NewTopic::new(topic, partitions, TopicReplication::Fixed(1))];
+        let created = admin.create_topics(&topics, &AdminOptions::new().operation_timeout(Some(LONG))).await.unwrap();
+        assert_eq!(created, [Ok(topic.to_owned())]);
+    }
+
     /// The offsets committed for the group, by partition.
     pub(crate) fn offsets(&self) -> BTreeMap<i32, i64> {
         let consumer: BaseConsumer = ClientConfig::new()
-            .set("bootstrap.servers", stack().kafka.bootstrap())
+            .set("bootstrap.servers", &self.bootstrap)
             .set("group.id", self.group())
             .create()
             .unwrap();
@@ -181,15 +188,6 @@ impl Outputs {
         assert_eq!(self.twice(), [0; 0], "twice");
         assert_eq!(self.miscounted(), [""; 0], "state forgotten or doubled");
     }
-}
-
-pub(crate) async fn create(topic: &str, partitions: i32) {
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", stack().kafka.bootstrap()).create().unwrap();
-    let topics = [NewTopic::new(topic, partitions, TopicReplication::Fixed(1))];
-    admin.create_topics(&topics, &AdminOptions::new().operation_timeout(Some(LONG))).await.unwrap()[0]
-        .as_ref()
-        .unwrap();
 }
 
 /// How the counting application behaves.
