@@ -137,7 +137,23 @@ impl<'m> Writer<'m> {
         self.out.push(b'"');
     }
 
-    fn hex(&mut self, id: u64) {
+    /// How many bytes were written.
+    pub(crate) fn len(&self) -> usize {
+        self.out.len()
+    }
+
+    /// Takes back everything from `start` on: what was written of one value.
+    pub(crate) fn take_back(&mut self, start: usize) -> Vec<u8> {
+        self.out.split_off(start)
+    }
+
+    /// Bytes that are JSON already, indented for this place.
+    pub(crate) fn raw(&mut self, bytes: &[u8]) {
+        self.out.extend_from_slice(bytes);
+    }
+
+    /// A message or thread id as a value.
+    pub(crate) fn hex(&mut self, id: u64) {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut text = [b'"'; 18];
         for (at, digit) in text[1..17].iter_mut().enumerate() {

@@ -7,6 +7,7 @@ use axum::response::Response;
 use http::StatusCode;
 
 use super::asked::{Asked, answer};
+use super::history;
 use super::params::{Params, message_id};
 use super::render::{self, Attachments, Format, Taken};
 use crate::error::ApiError;
@@ -69,7 +70,7 @@ pub(crate) async fn history(world: Shared, Path(user): Path<String>, asked: Aske
             return Err(ApiError::backend(StatusCode::INTERNAL_SERVER_ERROR));
         }
         let mut writer = Writer::new(256 + page.records.len() * 256, params.pretty(), &mask);
-        render::write_history(&mut writer, &mailbox, &walk, &page, !call.behaviour.history_without_labels);
+        history::write(&mut writer, &mailbox, &walk, &page, !call.behaviour.history_without_labels);
         Ok(writer.finish())
     })
     .await
@@ -127,7 +128,7 @@ pub(crate) async fn messages(world: Shared, Path(user): Path<String>, asked: Ask
             if !page.messages.is_empty() {
                 o.field("messages", |w| {
                     w.array(&page.messages, |w, &index| {
-                        render::write_reference(w, &mailbox, mailbox.message(index), None);
+                        render::write_reference(w, &mailbox, mailbox.message(index));
                     });
                 });
             }

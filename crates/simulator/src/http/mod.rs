@@ -5,6 +5,7 @@ mod asked;
 mod batch;
 mod consent;
 mod control;
+mod history;
 mod oauth;
 mod params;
 mod render;

@@ -1,11 +1,8 @@
-//! Messages and history as JSON.
+//! Messages as JSON.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use crate::json::Writer;
-use crate::label::LabelSet;
-use crate::mailbox::history::{Kind, Page, Walk};
 use crate::mailbox::{Content, Mailbox, Message};
 use crate::mime::{Mail, Part};
 use crate::seed::mix;
@@ -173,73 +170,11 @@ impl Attachments {
     }
 }
 
-/// Writes one page of `history.list`.
-pub(crate) fn write_history(writer: &mut Writer<'_>, mailbox: &Mailbox, walk: &Walk, page: &Page, with_labels: bool) {
-    writer.object(|o| {
-        if !page.records.is_empty() {
-            o.field("history", |w| {
-                w.array(&page.records, |w, record| write_record(w, mailbox, walk, record.clone(), with_labels));
-            });
-        }
-        if let Some(next) = page.next {
-            o.long_field("nextPageToken", next);
-        }
-        o.long_field("historyId", page.head);
-    });
-}
-
-fn write_record(writer: &mut Writer<'_>, mailbox: &Mailbox, walk: &Walk, record: Range<usize>, with_labels: bool) {
-    let Some(first) = mailbox.touched_changes(walk, record.clone()).next() else { return };
-    writer.object(|o| {
-        o.long_field("id", first.record);
-        o.field("messages", |w| {
-            let mut last = None;
-            let touched = mailbox
-                .touched_changes(walk, record.clone())
-                .filter(|change| last.replace(change.message) != Some(change.message));
-            w.array(touched, |w, change| write_reference(w, mailbox, mailbox.message(change.message), None));
-        });
-        for kind in Kind::ALL {
-            let mut changes =
-                mailbox.wanted_changes(walk, record.clone()).filter(|change| change.kind == kind).peekable();
-            if changes.peek().is_none() {
-                continue;
-            }
-            let name = match kind {
-                Kind::Added => "messagesAdded",
-                Kind::Deleted => "messagesDeleted",
-                Kind::LabelsAdded => "labelsAdded",
-                Kind::LabelsRemoved => "labelsRemoved",
-            };
-            o.field(name, |w| {
-                w.array(changes, |w, change| {
-                    w.object(|o| {
-                        o.field("message", |w| {
-                            let labels = with_labels.then_some(change.after);
-                            write_reference(w, mailbox, mailbox.message(change.message), labels);
-                        });
-                        if !change.labels.is_empty() {
-                            o.field("labelIds", |w| write_labels(w, mailbox, change.labels));
-                        }
-                    });
-                });
-            });
-        }
-    });
-}
-
-fn write_labels(writer: &mut Writer<'_>, mailbox: &Mailbox, labels: LabelSet) {
-    writer.strings(|visit| mailbox.labels.each(labels, visit));
-}
-
 /// Writes a message as lists name it.
-pub(crate) fn write_reference(writer: &mut Writer<'_>, mailbox: &Mailbox, message: &Message, labels: Option<LabelSet>) {
+pub(crate) fn write_reference(writer: &mut Writer<'_>, mailbox: &Mailbox, message: &Message) {
     writer.object(|o| {
         o.hex_field("id", message.id);
         o.hex_field("threadId", mailbox.thread_id(message));
-        if let Some(labels) = labels.filter(|labels| !labels.is_empty()) {
-            o.field("labelIds", |w| write_labels(w, mailbox, labels));
-        }
     });
 }
 
