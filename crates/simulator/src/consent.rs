@@ -1,6 +1,7 @@
 //! Consent: clients, the codes that users' answers become, and service accounts.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use base64::Engine as _;
@@ -14,7 +15,7 @@ use crate::scope::Scopes;
 const CODE_MS: i64 = 600_000;
 
 /// A client of the project.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OAuthClient {
     /// Its id.
@@ -27,6 +28,15 @@ pub struct OAuthClient {
     /// Grants end after this time: an app in testing has 7 days.
     #[serde(default)]
     pub grants_end_after_ms: Option<i64>,
+}
+
+impl fmt::Debug for OAuthClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { client_id, client_secret: _, redirect_uris, grants_end_after_ms } = self;
+        let mut shown = f.debug_struct("OAuthClient");
+        shown.field("client_id", client_id).field("client_secret", &"***").field("redirect_uris", redirect_uris);
+        shown.field("grants_end_after_ms", grants_end_after_ms).finish()
+    }
 }
 
 /// A service account with authority over the whole domain.

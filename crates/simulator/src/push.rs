@@ -193,13 +193,17 @@ fn concerns(mailbox: &Mailbox, watch: &Watch, told: u64) -> bool {
     let walk = Walk { start: told, kinds, label: None, bare: false, max: usize::MAX, after: None, view };
     // After an expiry what was told is below the floor: nothing is known, so everything may concern it.
     let Ok(page) = mailbox.history(&walk) else { return true };
+    let unread = page.next.is_some();
     let labels: Vec<_> = watch.label_ids.iter().filter_map(|id| mailbox.labels.find(id)).collect();
-    page.records.into_iter().flat_map(|record| mailbox.wanted_changes(&walk, record)).any(|change| {
-        let named = labels.iter().any(|&label| {
-            mailbox.labels.contains(change.after, label) || mailbox.labels.contains(change.labels, label)
-        });
-        named != watch.exclude
-    })
+    let mut changes = page.records.into_iter().flat_map(|record| mailbox.wanted_changes(&walk, record));
+    // After a large import not every change is looked at; what was not may concern it.
+    unread
+        || changes.any(|change| {
+            let named = labels.iter().any(|&label| {
+                mailbox.labels.contains(change.after, label) || mailbox.labels.contains(change.labels, label)
+            });
+            named != watch.exclude
+        })
 }
 
 #[derive(Debug, Clone)]

@@ -1,6 +1,7 @@
 //! What goes into the control API and what comes out of it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
@@ -27,7 +28,7 @@ pub struct NewMailbox {
 }
 
 /// A mailbox as it was made.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Created {
     /// Its address.
@@ -37,6 +38,14 @@ pub struct Created {
     /// Its head, in decimal.
     #[serde(serialize_with = "as_text")]
     pub history_id: u64,
+}
+
+impl fmt::Debug for Created {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { email, refresh_token: _, history_id } = self;
+        let mut shown = f.debug_struct("Created");
+        shown.field("email", email).field("refresh_token", &"***").field("history_id", history_id).finish()
+    }
 }
 
 /// What is delivered.

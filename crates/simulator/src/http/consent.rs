@@ -33,7 +33,8 @@ pub(crate) async fn ask(world: Shared, RawQuery(query): RawQuery) -> Response {
         Err((code, text)) => return refuse(code, text),
     };
     let hint = params.last("login_hint").and_then(|email| world.account(email));
-    let known = || world.accounts().into_iter().next();
+    // Nobody named: whoever is signed in first. Somebody named who is not here: nobody.
+    let signed_in = || world.accounts().into_iter().next().filter(|_| params.last("login_hint").is_none());
     if params.last("prompt") == Some("none") {
         let account = hint.filter(|account| account.grants().has_live(request.client_id));
         return match account {
@@ -42,7 +43,7 @@ pub(crate) async fn ask(world: Shared, RawQuery(query): RawQuery) -> Response {
         };
     }
     if world.auto_approve() {
-        return match hint.or_else(known) {
+        return match hint.or_else(signed_in) {
             Some(account) => granted(&world, &request, account.number, params.last("scope").unwrap_or_default()),
             None => back(&request, &[("error", "access_denied")]),
         };

@@ -117,6 +117,8 @@ async fn what_is_wrong_with_a_request_or_an_exchange_is_told() {
             assert!(!reply.headers.contains_key("location"), "never sent to an address that is not the client's");
         }
     }
+    let stranger = landed(&world.raw("GET", &request(&[("login_hint", "stranger@example.org")]), &[], b"").await);
+    assert_eq!(stranger["error"], "access_denied");
     let none = landed(&world.raw("GET", &request(&[("prompt", "none")]), &[], b"").await);
     assert_eq!(none["error"], "interaction_required");
 
