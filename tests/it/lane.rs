@@ -122,11 +122,12 @@ async fn what_a_restart_cannot_mend_ends_the_lane_at_once() {
 async fn a_lane_rides_out_a_broker_that_is_killed() {
     let kafka = Kafka::start(&KafkaOptions { own: true, ..KafkaOptions::default() }).unwrap();
     let bench = Bench::on(kafka.bootstrap(), "lane-broker").await;
-    let knobs = Knobs { work: Duration::from_millis(3), ..Knobs::default() };
+    let knobs = Knobs { work: Duration::from_millis(20), at_once: Some(4), ..Knobs::default() };
     let mut lane = bench.start(&bench.settings("one"), 0, &knobs);
     wait_until_open(&[&lane]).await;
     bench.feed(50, 0, 500);
-    // In the midst of the work on them.
+    bench.wait_for(20).await;
+    // Now, in the midst of the work on them.
     let kafka = restarted(kafka).await;
     bench.feed(50, 500, 1000);
     bench.wait_for(1000).await;

@@ -47,9 +47,11 @@ pub(crate) fn committed_reads(settings: &Settings, name: &str) -> ClientConfig {
     config
 }
 
-/// Sends what librdkafka logs to `tracing`, and its errors, which it repeats as logs, to the level of debug.
+/// Sends what librdkafka logs to `tracing`. Its errors come as logs, too, so [`Context::error`] only adds to debugging.
 pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
+        // A property meant for the other kind of client: they share what is passed through.
+        _ if facility == "CONFWARN" => debug!(facility, message, "Kafka client"),
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
             error!(facility, message, "Kafka client");
         }

@@ -167,8 +167,8 @@ pub enum Error {
 /// # Errors
 /// When a broker cannot be reached, refuses, or the topics are not ready within 30 s.
 pub async fn create(settings: &Settings, topics: &Topics, which: &[Topic]) -> Result<(), Error> {
-    let admin = admin(settings)?;
-    let shown = look_up(settings, topics, which).await?;
+    let admin = Arc::new(admin(settings)?);
+    let shown = look_up(&admin, settings, topics, which).await?;
     let missing: Vec<Topic> = which.iter().copied().filter(|topic| !shown.contains_key(topic)).collect();
     if !missing.is_empty() {
         let configs: Vec<_> = missing.iter().map(|topic| (*topic, topic.config())).collect();
@@ -196,7 +196,7 @@ pub async fn create(settings: &Settings, topics: &Topics, which: &[Topic]) -> Re
             }
         }
     }
-    wait_until_shown(settings, topics, which).await
+    wait_until_shown(&admin, settings, topics, which).await
 }
 
 /// Checks that `which` topics are there and that those of them that are co-partitioned have equally many partitions.
@@ -204,7 +204,8 @@ pub async fn create(settings: &Settings, topics: &Topics, which: &[Topic]) -> Re
 /// # Errors
 /// When they are not, or a broker cannot be reached.
 pub async fn check(settings: &Settings, topics: &Topics, which: &[Topic]) -> Result<(), Error> {
-    let shown = look_up(settings, topics, which).await?;
+    let admin = Arc::new(admin(settings)?);
+    let shown = look_up(&admin, settings, topics, which).await?;
     let missing: Vec<String> =
         which.iter().filter(|topic| !shown.contains_key(topic)).map(|topic| topics.name(*topic).to_string()).collect();
     if !missing.is_empty() {
@@ -223,10 +224,15 @@ pub async fn check(settings: &Settings, topics: &Topics, which: &[Topic]) -> Res
     }
 }
 
-async fn wait_until_shown(settings: &Settings, topics: &Topics, which: &[Topic]) -> Result<(), Error> {
+async fn wait_until_shown(
+    admin: &Arc<AdminClient<Context>>,
+    settings: &Settings,
+    topics: &Topics,
+    which: &[Topic],
+) -> Result<(), Error> {
     let deadline = Instant::now() + DEADLINE;
     loop {
-        let shown = look_up(settings, topics, which).await?;
+        let shown = look_up(admin, settings, topics, which).await?;
         let missing: Vec<String> = which
             .iter()
             .filter(|topic| !shown.contains_key(topic))
@@ -243,8 +249,13 @@ async fn wait_until_shown(settings: &Settings, topics: &Topics, which: &[Topic])
 }
 
 /// The partition counts of those of `which` topics that exist and whose partitions all have a leader.
-async fn look_up(settings: &Settings, topics: &Topics, which: &[Topic]) -> Result<BTreeMap<Topic, i32>, Error> {
-    let admin = admin(settings)?;
+async fn look_up(
+    admin: &Arc<AdminClient<Context>>,
+    settings: &Settings,
+    topics: &Topics,
+    which: &[Topic],
+) -> Result<BTreeMap<Topic, i32>, Error> {
+    let admin = admin.clone();
     let bootstrap_servers = settings.bootstrap_servers.clone();
     let metadata = tokio::task::spawn_blocking(move || admin.inner().fetch_metadata(None, DEADLINE))
         .await

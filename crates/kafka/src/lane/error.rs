@@ -36,6 +36,16 @@ pub enum Failure {
         /// What librdkafka said.
         cause: Cause,
     },
+    /// A record of the application can never be written.
+    #[error("a record of {bytes} bytes for {topic} was refused: {cause}")]
+    Record {
+        /// Its topic.
+        topic: Arc<str>,
+        /// Its size: key, value and headers.
+        bytes: usize,
+        /// What librdkafka said.
+        cause: Cause,
+    },
     /// The log goes back behind what was committed.
     #[error(
         "partition {partition} of {topic} gave offset {found} where {expected} was next; the log is shorter than the \
@@ -96,6 +106,7 @@ impl Failure {
         match self {
             Self::Client { cause, .. } | Self::Call { cause, .. } => cause.is_unreachable(),
             Self::Fenced { .. }
+            | Self::Record { .. }
             | Self::Rewound { .. }
             | Self::Aborting { .. }
             | Self::Panicked(_)
@@ -112,6 +123,7 @@ impl Failure {
             Self::Client { .. }
             | Self::Call { .. }
             | Self::Fenced { .. }
+            | Self::Record { .. }
             | Self::Rewound { .. }
             | Self::Aborting { .. }
             | Self::Panicked(_)
@@ -125,6 +137,7 @@ impl Failure {
             Self::Fenced { .. } => true,
             Self::Call { cause, .. } => cause.is_fenced(),
             Self::Client { .. }
+            | Self::Record { .. }
             | Self::Rewound { .. }
             | Self::Aborting { .. }
             | Self::Panicked(_)

@@ -122,8 +122,15 @@ impl Transactions {
         self.written = Some(records.len());
         for (_, record) in &records[written..] {
             if let Err(error) = self.enqueue(record) {
-                let (bytes, topic) = (record.size(), &record.topic);
-                return Err(self.abort(format!("a record of {bytes} bytes for {topic} was refused: {error}")));
+                let (bytes, topic) = (record.size(), record.topic.clone());
+                let aborted = self.abort(format!("a record of {bytes} bytes for {topic} was refused: {error}"));
+                let cause = Cause::from(error);
+                // To publish it again would come to the same.
+                return Err(if cause.is_permanent() {
+                    Failure::Record { topic, bytes, cause }.into()
+                } else {
+                    aborted
+                });
             }
         }
         Ok(())
@@ -149,8 +156,9 @@ impl Transactions {
                 self.producer.poll(Duration::ZERO);
             }
         }
-        // In this order: metadata that is taken while we are a member carries the generation, and fences us if that is
-        // over. Whoever is no member any more stays none until the next poll, so the check after it cannot be fooled.
+        // In this order: metadata that is taken while we are a member carries our generation, and fences us if that is
+        // over. Metadata without member id and generation fences nobody: the broker takes it for somebody who has no
+        // group at all. Whoever is no member any more stays none until the next poll, so the check comes in time.
         let Some(group) = member.consumer().group_metadata() else {
             return Err(self.abort("the group's metadata is not to be had".to_owned()));
         };

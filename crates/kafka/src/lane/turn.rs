@@ -246,6 +246,8 @@ impl<A: App> Running<A> {
                 }
                 for partition in &partitions {
                     debug!(topic = %self.input, partition, "Partition revoked");
+                    // Its lag is for its next owner to tell.
+                    lag_gauge(self.service, *partition).set(0.0);
                     if let Some(assignment) = self.partitions.remove(*partition) {
                         self.app.closed(assignment);
                     }
@@ -470,8 +472,7 @@ impl<A: App> Running<A> {
                         let end = native::known_end(consumer, &self.input, partition);
                         let lag = end.map(|end| (end - open.committed).max(0));
                         if let Some(lag) = lag {
-                            metrics::gauge!(names::LAG, "service" => self.service, "partition" => partition.to_string())
-                                .set(lag as f64);
+                            lag_gauge(self.service, partition).set(lag as f64);
                         }
                         PartitionStatus { partition, is_open: true, is_paused: open.is_paused, next: open.next, lag }
                     }
@@ -489,6 +490,10 @@ impl<A: App> Running<A> {
         status.committed = self.commits;
         status.last_turn = now;
     }
+}
+
+fn lag_gauge(service: &'static str, partition: i32) -> Gauge {
+    metrics::gauge!(names::LAG, "service" => service, "partition" => partition.to_string())
 }
 
 /// The offsets that a transaction commits.
