@@ -119,6 +119,26 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// How long it says to wait, in ms, in the forms that name a time.
+    pub(crate) const fn wait_ms(self) -> Option<i64> {
+        match self {
+            Self::UserRate(ms) | Self::UserRateForbidden(ms) => Some(ms),
+            Self::Concurrency
+            | Self::ResourceExhausted
+            | Self::Quota
+            | Self::UserRateShort
+            | Self::RateShort
+            | Self::DailyLimit
+            | Self::DomainPolicy
+            | Self::NotConfigured
+            | Self::NotEnabled
+            | Self::Precondition
+            | Self::Unauthorized
+            | Self::NotFound
+            | Self::Backend(_) => None,
+        }
+    }
+
     /// The error; times in its text count from `now_ms`.
     pub(crate) fn error(self, now_ms: i64) -> ApiError {
         let short = |reason, message| ApiError::documented("usageLimits", reason, message);

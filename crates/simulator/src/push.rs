@@ -146,11 +146,7 @@ pub(crate) async fn run(world: Arc<World>) {
     while let Some((account, head)) = waiting.recv().await {
         let Some(target) = world.pushes.target() else { continue };
         let fate = world.faults.fate("push", Some(&account.email), world.clock.now_ms());
-        let copies = match fate.fault {
-            Some(Fault::Lost) => 0,
-            Some(Fault::Duplicate(copies)) => copies.saturating_add(1),
-            _ => 1,
-        };
+        let copies = fate.fault.as_ref().map_or(1, copies);
         number += 1;
         let notification = Notification { number, email: Arc::clone(&account.email), head };
         for _ in 0..copies {
@@ -164,6 +160,24 @@ pub(crate) async fn run(world: Arc<World>) {
                 drop(place);
             });
         }
+    }
+}
+
+/// How many times a push is sent that a fault has got hold of.
+const fn copies(fault: &Fault) -> u32 {
+    match fault {
+        Fault::Lost => 0,
+        Fault::Duplicate(more) => more.saturating_add(1),
+        // What befalls calls of the API does not befall a push.
+        Fault::Error(_)
+        | Fault::Html(_)
+        | Fault::Reset
+        | Fault::Truncate(_)
+        | Fault::Malformed
+        | Fault::Latency(_)
+        | Fault::Poison(_)
+        | Fault::Unreadable(_)
+        | Fault::HeadBehind(_) => 1,
     }
 }
 

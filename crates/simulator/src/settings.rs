@@ -59,7 +59,8 @@ pub struct Behaviour {
     pub bare_records: bool,
     /// Pack bodies of clients that accept gzip and say so in their user agent too, as Google does.
     pub gzip: bool,
-    /// The form in which a user's spent minute shows, instead of 403 "Quota exceeded for quota metric".
+    /// The form in which a user's spent minute shows, instead of 403 "Quota exceeded for quota metric". If it names
+    /// a time, the user is refused until then, and each early try pushes it out.
     pub user_throttle: Option<Refusal>,
     /// How long an access token is good.
     pub access_token_ms: i64,

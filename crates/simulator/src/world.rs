@@ -1,7 +1,7 @@
 //! Everything there is: accounts with their mailboxes and grants, the clock, what lags, what was spent.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::clock::Clock;
@@ -62,6 +62,8 @@ pub(crate) struct Account {
     watch: Mutex<Option<Watch>>,
     minute: Mutex<MinuteWindow>,
     in_flight: AtomicU32,
+    /// Told to wait until then, ms since the epoch.
+    barred_until_ms: AtomicI64,
     /// What was asked of it.
     pub(crate) usage: Usage,
 }
@@ -138,6 +140,7 @@ impl World {
             watch: Mutex::default(),
             minute: Mutex::default(),
             in_flight: AtomicU32::new(0),
+            barred_until_ms: AtomicI64::new(0),
             usage: Usage::default(),
         });
         accounts.by_email.insert(key.into(), Arc::clone(&account));
@@ -237,6 +240,21 @@ impl Account {
     /// Its watch, live or lapsed.
     pub(crate) fn watch(&self) -> MutexGuard<'_, Option<Watch>> {
         self.watch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the user to wait so long.
+    pub(crate) fn bar(&self, now_ms: i64, wait_ms: i64) {
+        self.barred_until_ms.store(now_ms.saturating_add(wait_ms), Ordering::Relaxed);
+    }
+
+    /// Whether the user was told to wait and does not: each early try counts as refused and pushes the time out.
+    pub(crate) fn barred(&self, now_ms: i64, wait_ms: i64) -> bool {
+        let barred = now_ms < self.barred_until_ms.load(Ordering::Relaxed);
+        if barred {
+            self.usage.throttled.fetch_add(1, Ordering::Relaxed);
+            self.bar(now_ms, wait_ms);
+        }
+        barred
     }
 
     /// Counts a request as under way; `None` when there are too many.

@@ -143,10 +143,18 @@ fn admit<'q>(
     let (_, limits) = world.tariff();
     let in_flight = account.enter(limits.concurrent_per_user).ok_or_else(ApiError::concurrency)?;
     let behaviour = world.behaviour_of(&account);
+    if let Some((form, wait_ms)) = behaviour.user_throttle.and_then(|form| Some((form, form.wait_ms()?)))
+        && account.barred(now_ms, wait_ms)
+    {
+        return Err(form.error(now_ms));
+    }
     world.charge(&account, method, now_ms).map_err(|exceeded| match exceeded {
         Exceeded::UserMinute => behaviour.user_throttle.map_or_else(
             || ApiError::quota("Queries per minute per user", "defaultPerMinutePerUser", limits.user_minute),
-            |form| form.error(now_ms),
+            |form| {
+                account.bar(now_ms, form.wait_ms().unwrap_or(0));
+                form.error(now_ms)
+            },
         ),
         Exceeded::ProjectMinute => {
             ApiError::quota("Queries per minute", "defaultPerMinutePerProject", limits.project_minute)
@@ -183,10 +191,11 @@ fn befallen<'q>(
         (Ok(body), None) if packs && body.len() >= WORTH_PACKING => packed(&body),
         (Ok(body), None) => error::json(StatusCode::OK, body),
         (Ok(body), Some(fault)) => spoiled(&fault, body, &asked.cut),
-        (Err(error), fault) => match fault {
-            Some(fault @ (Fault::Reset | Fault::Html(_) | Fault::Lost)) => spoiled(&fault, Vec::new(), &asked.cut),
-            _ => error.response(legacy),
-        },
+        // An error is spoiled only by what replaces the response as a whole.
+        (Err(_), Some(fault @ (Fault::Reset | Fault::Html(_) | Fault::Lost))) => {
+            spoiled(&fault, Vec::new(), &asked.cut)
+        }
+        (Err(error), _) => error.response(legacy),
     }
 }
 

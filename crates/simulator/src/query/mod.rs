@@ -96,7 +96,7 @@ impl Query {
             Node::All(nodes) => nodes.iter().fold(all, |window, node| match node {
                 Node::Term(Term::Dates(dates)) => window.start.max(dates.start)..window.end.min(dates.end),
                 Node::Term(Term::Never) => 0..0,
-                _ => window,
+                Node::All(_) | Node::Any(_) | Node::Not(_) | Node::Term(_) => window,
             }),
             Node::Any(_) | Node::Not(_) | Node::Term(_) => all,
         }

@@ -207,6 +207,13 @@ async fn a_minute_of_one_user_runs_out_and_comes_back() {
     let throttled = world.me(&get).await;
     let message = throttled.json()["error"]["message"].as_str().unwrap().to_owned();
     assert!(throttled.status == 429 && message.starts_with("User-rate limit exceeded.  Retry after "), "{message}");
+    // The minute is over, but not the time to wait; and who comes early waits longer.
+    world.control().clock().advance(899_999);
+    assert_eq!(world.me("profile").await.status, 429);
+    world.control().clock().advance(899_999);
+    assert_eq!(world.me("profile").await.status, 429);
+    world.control().clock().advance(900_000);
+    assert_eq!(world.me("profile").await.status, 200);
 }
 
 #[tokio::test]
