@@ -2,6 +2,7 @@
 
 use domain::{ConnectionId, JobId, JobState, OrganisationId, PollGmailConnection, Progress, Timestamp, Trigger};
 use serde_json::Value;
+use tokio_postgres::types::Json;
 use uuid::Uuid;
 
 use crate::at::At;
@@ -56,8 +57,10 @@ pub async fn insert_queued(store: &Store, commands: &[PollGmailConnection]) -> R
     let column = |of: fn(&PollGmailConnection) -> Uuid| commands.iter().map(|command| of(command)).collect::<Vec<_>>();
     let time = |of: fn(&PollGmailConnection) -> Timestamp| commands.iter().map(|c| At(of(c))).collect::<Vec<_>>();
     let triggers: Vec<&str> = commands.iter().map(|command| command.trigger.as_str()).collect();
-    let progress: Vec<Value> =
-        commands.iter().map(|command| to_json(&Progress { window: command.window, ..Progress::default() })).collect();
+    let progress: Vec<Json<Progress>> = commands
+        .iter()
+        .map(|command| Json(Progress { window: command.window, ..Progress::default() }))
+        .collect();
     let session = store.session("insert queued jobs").await?;
     session
         .execute(

@@ -1,7 +1,6 @@
 //! What the calls do, behind the HTTP.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use domain::{ConnectionId, JobId, OrganisationId, PollGmailConnection, Timestamp, TokenVersion, Trigger};
@@ -22,7 +21,6 @@ use crate::rows::Rows;
 pub(crate) struct App {
     api_key_header: HeaderName,
     job_deadline: domain::Duration,
-    produce_timeout: Duration,
     commands: Arc<str>,
     producer: Producer,
     store: Store,
@@ -39,7 +37,6 @@ impl App {
         Self {
             api_key_header: settings.api_key_header.clone(),
             job_deadline: domain::Duration::from_millis(job_deadline),
-            produce_timeout: settings.produce_timeout,
             commands,
             producer,
             rows: Rows::start(store.clone(), settings.max_in_flight),
@@ -105,17 +102,11 @@ impl App {
         let headers = Envelope::new("urn:mailtide:ingress", command.requested_at, trace).headers(command, &frame);
         let key = command.connection_id.to_string();
         let record = OutRecord::new(&self.commands, key, frame, headers.into());
-        match tokio::time::timeout(self.produce_timeout, self.producer.send(&record)).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "Cannot write a command");
-                Err(Code::BrokerUnavailable.into())
-            }
-            Err(_) => {
-                tracing::warn!(timeout = ?self.produce_timeout, "A command was not acknowledged in time");
-                Err(Code::BrokerUnavailable.into())
-            }
-        }
+        // It waits at most for `kafka.delivery_timeout`.
+        self.producer.send(&record).await.map(drop).map_err(|error| {
+            tracing::warn!(%error, "Cannot write a command");
+            Code::BrokerUnavailable.into()
+        })
     }
 
     /// The token version of the organisation's living connection.

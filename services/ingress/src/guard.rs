@@ -4,76 +4,79 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::{MatchedPath, Request, State};
-use axum::middleware::Next;
+use axum::Router;
+use axum::body::Body;
+use axum::http::Request;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use tokio::sync::Semaphore;
+use tower::ServiceExt;
 
 use crate::metrics;
 use crate::problem::{self, Code};
 
-/// What a request may take.
+/// The calls, and what a request may take.
+///
+/// Around the router and not a layer inside it: a layer costs every request a boxed future and a clone of all below.
 #[derive(Debug, Clone)]
-pub(crate) struct Guard {
+pub(crate) struct Guarded {
+    router: Router,
     slots: Arc<Semaphore>,
     timeout: Duration,
 }
 
-impl Guard {
+impl Guarded {
     /// At most `in_flight` requests at once, each for at most `timeout`.
-    pub(crate) fn new(in_flight: usize, timeout: Duration) -> Self {
-        Self { slots: Arc::new(Semaphore::new(in_flight)), timeout }
+    pub(crate) fn new(router: Router, in_flight: usize, timeout: Duration) -> Self {
+        Self { router, slots: Arc::new(Semaphore::new(in_flight)), timeout }
     }
-}
 
-/// Runs one request under the guard.
-pub(crate) async fn run(State(guard): State<Guard>, request: Request, next: Next) -> Response {
-    let begun = Instant::now();
-    let uri = request.uri().clone();
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let response = match guard.slots.try_acquire() {
-        Err(_) => Code::Overloaded.into_response(),
-        Ok(_slot) => {
-            let answered = AssertUnwindSafe(next.run(request)).catch_unwind();
-            match tokio::time::timeout(guard.timeout, answered).await {
-                Ok(Ok(response)) => response,
-                Ok(Err(_)) => {
-                    tracing::error!(path = uri.path(), "A request panicked");
-                    Code::Internal.into_response()
+    /// Answers one request.
+    pub(crate) async fn answer<B>(&self, request: Request<B>) -> Response
+    where
+        B: http_body::Body<Data = bytes::Bytes, Error: Into<axum::BoxError>> + Send + 'static,
+    {
+        let begun = Instant::now();
+        let uri = request.uri().clone();
+        let response = match self.slots.try_acquire() {
+            Err(_) => Code::Overloaded.into_response(),
+            Ok(_slot) => {
+                let answered = AssertUnwindSafe(self.router.clone().oneshot(request.map(Body::new))).catch_unwind();
+                match tokio::time::timeout(self.timeout, answered).await {
+                    Ok(Ok(Ok(response))) => response,
+                    Ok(Ok(Err(never))) => match never {},
+                    Ok(Err(_)) => {
+                        tracing::error!(path = uri.path(), "A request panicked");
+                        Code::Internal.into_response()
+                    }
+                    Err(_) => Code::TimedOut.into_response(),
                 }
-                Err(_) => Code::TimedOut.into_response(),
             }
-        }
-    };
-    let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
-    metrics::answered(route, response.status(), begun.elapsed());
-    problem::finish(response, uri.path())
+        };
+        metrics::answered(uri.path(), response.status(), begun.elapsed());
+        problem::finish(response, uri.path())
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use axum::Router;
-    use axum::body::Body;
     use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
     use axum::http::{Method, StatusCode};
     use axum::routing::{get, post};
     use serde_json::Value;
     use tokio::sync::Notify;
-    use tower::ServiceExt;
 
     use super::*;
 
-    fn guarded(guard: Guard, router: Router) -> Router {
-        router
+    fn guarded(in_flight: usize, router: Router) -> Guarded {
+        let router = router
             .fallback(|| async { Code::PathNotFound })
-            .method_not_allowed_fallback(|| async { Code::MethodNotAllowed })
-            .layer(axum::middleware::from_fn_with_state(guard, run))
+            .method_not_allowed_fallback(|| async { Code::MethodNotAllowed });
+        Guarded::new(router, in_flight, Duration::from_secs(60))
     }
 
-    async fn ask(router: &Router, method: Method, path: &str) -> Response {
-        let request = axum::http::Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
-        router.clone().oneshot(request).await.unwrap()
+    async fn ask(guarded: &Guarded, method: Method, path: &str) -> Response {
+        guarded.answer(Request::builder().method(method).uri(path).body(Body::empty()).unwrap()).await
     }
 
     async fn assert_problem(response: Response, status: StatusCode, title: &str, instance: &str) {
@@ -89,13 +92,9 @@ mod tests {
         assert_eq!(body.as_object().unwrap().len(), 5, "{body}");
     }
 
-    fn lenient() -> Guard {
-        Guard::new(10, Duration::from_secs(60))
-    }
-
     #[tokio::test]
     async fn what_matches_no_call_is_a_problem() {
-        let router = guarded(lenient(), Router::new().route("/here", post(|| async { "ok" })));
+        let router = guarded(10, Router::new().route("/here", post(|| async { "ok" })));
         assert_problem(
             ask(&router, Method::GET, "/there?x=1").await,
             StatusCode::NOT_FOUND,
@@ -112,7 +111,7 @@ mod tests {
     #[tokio::test]
     async fn what_the_framework_refuses_is_a_problem_too() {
         let refusing = get(|axum::Json(_): axum::Json<Value>| async { "ok" });
-        let router = guarded(lenient(), Router::new().route("/here", refusing));
+        let router = guarded(10, Router::new().route("/here", refusing));
         let response = ask(&router, Method::GET, "/here").await;
         assert_problem(response, StatusCode::UNSUPPORTED_MEDIA_TYPE, "Request.MediaTypeUnsupported", "/here").await;
     }
@@ -122,14 +121,14 @@ mod tests {
         async fn broken() -> &'static str {
             panic!("a secret of ours")
         }
-        let router = guarded(lenient(), Router::new().route("/broken", get(broken)));
+        let router = guarded(10, Router::new().route("/broken", get(broken)));
         let response = ask(&router, Method::GET, "/broken").await;
         assert_problem(response, StatusCode::INTERNAL_SERVER_ERROR, "Server.Internal", "/broken").await;
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_request_that_takes_too_long_is_answered() {
-        let router = guarded(lenient(), Router::new().route("/slow", get(std::future::pending::<&'static str>)));
+        let router = guarded(10, Router::new().route("/slow", get(std::future::pending::<&'static str>)));
         assert_problem(
             ask(&router, Method::GET, "/slow").await,
             StatusCode::SERVICE_UNAVAILABLE,
@@ -151,7 +150,7 @@ mod tests {
                 "ok"
             }
         });
-        let router = guarded(Guard::new(1, Duration::from_secs(60)), Router::new().route("/slow", slow));
+        let router = guarded(1, Router::new().route("/slow", slow));
         let first = tokio::spawn({
             let router = router.clone();
             async move { ask(&router, Method::GET, "/slow").await }

@@ -29,7 +29,7 @@ use tokio::net::TcpListener;
 pub use settings::Settings;
 
 use crate::app::App;
-use crate::guard::Guard;
+use crate::guard::Guarded;
 use crate::server::Limits;
 
 /// How often readiness is looked at anew.
@@ -38,7 +38,7 @@ const READINESS: Duration = Duration::from_secs(2);
 /// The service, bound to its address and ready to serve.
 pub struct Ingress {
     listener: TcpListener,
-    router: axum::Router,
+    guarded: Guarded,
     limits: Limits,
     store: Store,
     ready: Check,
@@ -63,13 +63,13 @@ impl Ingress {
         let producer = Producer::new(kafka, "ingress")?;
         let commands = topics.name(Topic::Poll).clone();
         let app = Arc::new(App::new(settings, producer, commands, store.clone()));
-        let guard = Guard::new(settings.max_in_flight, settings.request_timeout);
+        let router = api::router(app, &settings.api_key_header);
         let listener = TcpListener::bind(settings.listen)
             .await
             .with_context(|| format!("binding the API to {}; choose another by ingress.listen", settings.listen))?;
         Ok(Self {
             listener,
-            router: api::router(app, &settings.api_key_header, guard),
+            guarded: Guarded::new(router, settings.max_in_flight, settings.request_timeout),
             limits: Limits {
                 connections: settings.max_connections,
                 header_timeout: settings.header_timeout,
@@ -95,7 +95,7 @@ impl Ingress {
     pub async fn serve(self, shutdown: Shutdown) -> anyhow::Result<()> {
         tracing::info!(address = %self.address()?, "API open");
         let watch = tokio::spawn(watch_readiness(self.ready, self.store, shutdown.clone()));
-        server::serve(self.listener, self.router, self.limits, shutdown).await;
+        server::serve(self.listener, self.guarded, self.limits, shutdown).await;
         watch.abort();
         Ok(())
     }

@@ -4,18 +4,22 @@
 //! without bound. HTTP/1.1 only: detecting HTTP/2 means waiting, without a limit that hyper would let us set, for the
 //! first bytes of every connection; what speaks HTTP/2 and TLS stands in front.
 
+use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use axum::Router;
 use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
 use runtime::Shutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::guard::Guarded;
 
 /// What a connection may take.
 #[derive(Debug, Clone, Copy)]
@@ -30,7 +34,7 @@ pub(crate) struct Limits {
 }
 
 /// Serves until shutdown is asked for, then lets the requests under way end, for at most [`Limits::drain`].
-pub(crate) async fn serve(listener: TcpListener, router: Router, limits: Limits, shutdown: Shutdown) {
+pub(crate) async fn serve(listener: TcpListener, guarded: Guarded, limits: Limits, shutdown: Shutdown) {
     let slots = Arc::new(Semaphore::new(limits.connections));
     let mut connections = JoinSet::new();
     loop {
@@ -46,7 +50,7 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, limits: Limits,
         };
         match accepted {
             Ok((stream, _)) => {
-                let connection = connection(stream, router.clone(), limits.header_timeout, shutdown.clone());
+                let connection = connection(stream, guarded.clone(), limits.header_timeout, shutdown.clone());
                 connections.spawn(async move {
                     connection.await;
                     drop(slot);
@@ -66,27 +70,77 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, limits: Limits,
     }
 }
 
+/// Since when a connection waits for a request. One clock for each connection that ticks a few times in the time
+/// allowed, where hyper's own would be set and cleared for every request.
+struct Waiting {
+    begun: Instant,
+    /// Milliseconds after `begun`; [`Waiting::BUSY`] while a request is worked on.
+    since: AtomicU64,
+}
+
+impl Waiting {
+    const BUSY: u64 = u64::MAX;
+
+    fn new() -> Self {
+        Self { begun: Instant::now(), since: AtomicU64::new(0) }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(Self::BUSY - 1)
+    }
+
+    /// A request's head is complete.
+    fn end(&self) {
+        self.since.store(Self::BUSY, Ordering::Relaxed);
+    }
+
+    /// A request was answered.
+    fn begin(&self) {
+        self.since.store(self.now(), Ordering::Relaxed);
+    }
+
+    fn is_longer_than(&self, limit: Duration) -> bool {
+        let since = self.since.load(Ordering::Relaxed);
+        since != Self::BUSY && u128::from(self.now().saturating_sub(since)) > limit.as_millis()
+    }
+}
+
 /// One connection, from its first byte to its close.
-async fn connection(stream: TcpStream, router: Router, header_timeout: Duration, shutdown: Shutdown) {
+async fn connection(stream: TcpStream, guarded: Guarded, header_timeout: Duration, shutdown: Shutdown) {
     // Answers are small and written at once: waiting to fill a segment only adds latency.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "Cannot set TCP_NODELAY");
     }
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(header_timeout)
-        .max_buf_size(64 * 1024)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let waiting = Waiting::new();
+    let (guarded, waiting) = (&guarded, &waiting);
+    let answer = service_fn(move |request| async move {
+        waiting.end();
+        let response = guarded.answer(request).await;
+        waiting.begin();
+        Ok::<_, Infallible>(response)
+    });
+    let served = http1::Builder::new().max_buf_size(64 * 1024).serve_connection(TokioIo::new(stream), answer);
     let mut served = pin!(served);
-    let ended = tokio::select! {
-        ended = served.as_mut() => ended,
-        () = shutdown.requested() => {
-            served.as_mut().graceful_shutdown();
-            served.await
+    let mut ticks = tokio::time::interval(header_timeout / 4);
+    let mut stopping = false;
+    let ended = loop {
+        tokio::select! {
+            biased;
+            ended = served.as_mut() => break ended,
+            () = shutdown.requested(), if !stopping => {
+                stopping = true;
+                served.as_mut().graceful_shutdown();
+            }
+            _ = ticks.tick() => {
+                if waiting.is_longer_than(header_timeout) {
+                    tracing::debug!("A client was too slow to send a request; its connection is closed");
+                    return;
+                }
+            }
         }
     };
     if let Err(error) = ended {
-        // The client went away or was too slow: nothing is wrong with us.
+        // The client went away: nothing is wrong with us.
         tracing::debug!(%error, "Connection ended early");
     }
 }
@@ -95,6 +149,7 @@ async fn connection(stream: TcpStream, router: Router, header_timeout: Duration,
 mod tests {
     use std::net::SocketAddr;
 
+    use axum::Router;
     use axum::routing::get;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::sync::Notify;
@@ -113,7 +168,8 @@ mod tests {
     async fn start(router: Router, limits: Limits, shutdown: &Shutdown) -> (SocketAddr, JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        (address, tokio::spawn(serve(listener, router, limits, shutdown.clone())))
+        let guarded = Guarded::new(router, 100, Duration::from_secs(60));
+        (address, tokio::spawn(serve(listener, guarded, limits, shutdown.clone())))
     }
 
     /// All that the server sends until it closes the connection.

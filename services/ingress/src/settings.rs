@@ -15,8 +15,6 @@ pub struct Settings {
     pub api_key_header: HeaderName,
     /// How long a job may take before it fails, counted from the request.
     pub job_deadline: Duration,
-    /// How long a request may wait for Kafka's acknowledgement before it is answered 503.
-    pub produce_timeout: Duration,
     /// How long a request may take in all before it is answered 503.
     pub request_timeout: Duration,
     /// How long a client may take to send the head of a request; an idle connection is closed after it.
@@ -51,11 +49,6 @@ impl Settings {
                 "ingress.job_deadline",
                 Duration::from_secs(3600),
                 "How long a job may take, from the request on, before it fails",
-            ),
-            produce_timeout: source.duration(
-                "ingress.produce_timeout",
-                Duration::from_secs(3),
-                "How long a request waits for Kafka's acknowledgement before it is answered 503",
             ),
             request_timeout: source.duration(
                 "ingress.request_timeout",
@@ -102,11 +95,11 @@ impl Settings {
         if self.request_timeout > Duration::from_secs(5) {
             source.error("ingress.request_timeout", "must be at most 5s: no request may hang longer");
         }
-        if self.produce_timeout >= self.request_timeout {
-            source.error("ingress.produce_timeout", "must be below ingress.request_timeout");
-        }
         if self.cache_ttl > Duration::from_secs(4) {
             source.error("ingress.cache_ttl", "must be at most 4s: a revoked key has to stop within 5s");
+        }
+        if self.header_timeout < Duration::from_millis(10) {
+            source.error("ingress.header_timeout", "must be at least 10ms");
         }
         if self.job_deadline < Duration::from_secs(1) {
             source.error("ingress.job_deadline", "must be at least 1s");

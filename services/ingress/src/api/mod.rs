@@ -6,15 +6,14 @@ mod sync;
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::FromRef;
 use axum::http::HeaderName;
 use axum::routing::{get, post};
-use axum::{Router, middleware};
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::app::App;
-use crate::guard::{self, Guard};
 use crate::problem::Code;
 
 /// What the handlers are given.
@@ -36,8 +35,8 @@ impl FromRef<Api> for Arc<Value> {
     }
 }
 
-/// All calls, under `guard`.
-pub(crate) fn router(app: Arc<App>, header: &HeaderName, guard: Guard) -> Router {
+/// All calls.
+pub(crate) fn router(app: Arc<App>, header: &HeaderName) -> Router {
     let document = serde_json::to_value(document::document(header)).expect("the document is plain JSON");
     Router::new()
         .route("/gmail-connections/{id}/sync", post(sync::sync))
@@ -45,7 +44,6 @@ pub(crate) fn router(app: Arc<App>, header: &HeaderName, guard: Guard) -> Router
         .route("/openapi.json", get(document::openapi))
         .fallback(|| async { Code::PathNotFound })
         .method_not_allowed_fallback(|| async { Code::MethodNotAllowed })
-        .layer(middleware::from_fn_with_state(guard, guard::run))
         .with_state(Api { app, document: Arc::new(document) })
 }
 

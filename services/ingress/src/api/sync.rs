@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Request, State};
 use axum::http::header::{CONTENT_TYPE, LOCATION};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::{BufMut, BytesMut};
 use domain::{ConnectionId, JobId};
@@ -44,9 +44,9 @@ use crate::problem::{Code, Problem};
 pub(super) async fn sync(
     State(app): State<Arc<App>>,
     id: Result<Path<String>, PathRejection>,
-    headers: HeaderMap,
-    body: Body,
+    request: Request,
 ) -> Result<Response, Problem> {
+    let (Parts { headers, .. }, body) = request.into_parts();
     let organisation = app.authenticate(&headers, Scope::Write).await?;
     body::expect_nothing(&headers, body).await?;
     // A malformed id is answered like any id that names nothing of the caller's.
