@@ -48,8 +48,12 @@ impl Envelope {
 
     /// The headers of `record`, whose frame is `frame`.
     pub fn headers<T: Event>(&self, record: &T, frame: &Bytes) -> Headers {
-        let mut headers = Vec::with_capacity(9);
-        headers.extend([
+        self.each(record, frame).collect()
+    }
+
+    /// The same one by one, for whoever keeps them in a form of its own.
+    pub fn each<T: Event>(&self, record: &T, frame: &Bytes) -> impl Iterator<Item = (&'static str, Bytes)> + use<T> {
+        let common = [
             (SPEC_VERSION, Bytes::from_static(b"1.0")),
             (ID, record.event_id(frame)),
             (SOURCE, Bytes::from_static(self.source.as_bytes())),
@@ -57,12 +61,11 @@ impl Envelope {
             (TIME, self.time.clone()),
             (CONTENT_TYPE, Bytes::from_static(b"application/avro")),
             (TRACE_PARENT, self.trace_parent.clone()),
-        ]);
-        if let Some((job, organisation)) = record.job_to_fail() {
-            headers.push((JOB_ID, job.to_string().into()));
-            headers.push((ORGANISATION_ID, organisation.to_string().into()));
-        }
-        headers
+        ];
+        let to_fail = record.job_to_fail().map(|(job, organisation)| {
+            [(JOB_ID, job.to_string().into()), (ORGANISATION_ID, organisation.to_string().into())]
+        });
+        common.into_iter().chain(to_fail.into_iter().flatten())
     }
 }
 

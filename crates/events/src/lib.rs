@@ -39,12 +39,12 @@ pub fn encode<T: Event>(record: &T) -> Bytes {
     encode_into(record, &mut BytesMut::with_capacity(512))
 }
 
-/// The frame of one record, cut from the end of `buffer`: records encoded one after another into the same buffer
-/// share its allocation. What the buffer holds already stays in it.
+/// The frame of one record, cut from `buffer`, which is empty afterwards: records encoded one after another into the
+/// same buffer share its allocation, and each keeps all of it alive. What the buffer held before is lost.
 pub fn encode_into<T: Event>(record: &T, buffer: &mut BytesMut) -> Bytes {
-    let start = buffer.len();
+    buffer.clear();
     codecs().of(T::RECORD).encode(record, buffer);
-    buffer.split_off(start).freeze()
+    buffer.split().freeze()
 }
 
 /// The record that a frame holds, which must be a `T` of any published version.

@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use bytes::BytesMut;
 use domain::mailbox::{Action, Context, Input, Mailbox, Rules, code};
 use domain::{
     Command, ConnectionId, ConnectionState, GmailConnectionStatusChanged, GmailJobStatusChanged, JobId, JobState,
@@ -64,6 +65,8 @@ pub struct Poller<M> {
     partitions: BTreeMap<i32, Partition>,
     /// Reused by every input.
     actions: Vec<Action>,
+    /// Where announcements are encoded.
+    buffer: BytesMut,
 }
 
 /// The wall clock.
@@ -76,7 +79,14 @@ impl<M: Mailboxes> Poller<M> {
     /// The poller for the lane that `handle` belongs to.
     pub fn new(shared: Shared<M>, handle: LaneHandle<Done>) -> Self {
         let calls = Calls::new(shared.mailboxes.clone(), shared.runtime.clone(), handle.done, shared.permits.clone());
-        Self { shared, calls, partition_count: handle.partitions, partitions: BTreeMap::new(), actions: Vec::new() }
+        Self {
+            shared,
+            calls,
+            partition_count: handle.partitions,
+            partitions: BTreeMap::new(),
+            actions: Vec::new(),
+            buffer: BytesMut::new(),
+        }
     }
 
     /// Runs one mailbox through one input (none: it was just restored) and publishes what that leads to.
@@ -134,12 +144,13 @@ impl<M: Mailboxes> Poller<M> {
         let organisation = awake.mailbox.organisation();
         let key = key::of(id);
         let mut publisher = Publisher::new(&self.shared.topics, assignment, out, at);
+        let mut discovered = metric::Discovered::default();
         for action in self.actions.drain(..) {
             match action {
                 Action::Call(call) => self.calls.push(assignment, organisation, id, call),
                 Action::Discovered(event, trace) => {
-                    metric::discovered(event.origin);
-                    publisher.discovered(key.clone(), &event, trace.as_ref());
+                    discovered.add(event.origin);
+                    publisher.discovered(key.clone(), &event, trace.as_ref(), &mut self.buffer);
                 }
                 Action::Job(event, trace) => {
                     if event.state.is_terminal() {
@@ -374,6 +385,7 @@ impl<M: Mailboxes> App for Poller<M> {
 
     fn done(&mut self, assignment: Assignment, done: Done, out: &mut Outbox) {
         let Done { connection, call, answer } = done;
+        self.calls.ended(assignment);
         let _ = self.input(assignment, connection, Some(Input::Answer(call, answer)), now(), out);
         self.calls.start();
     }

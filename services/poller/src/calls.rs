@@ -1,6 +1,6 @@
 //! Calls to Gmail: queued by priority, a bounded number at a time, results back to the lane.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -45,6 +45,9 @@ pub(crate) struct Calls<M> {
     permits: Arc<Semaphore>,
     /// One queue for each priority, the highest first.
     waiting: [VecDeque<Waiting>; 5],
+    /// How many are under way for each partition that has any.
+    under_way: BTreeMap<Assignment, usize>,
+    /// When the last one was started.
     started: Option<Instant>,
 }
 
@@ -61,7 +64,15 @@ const fn queue(lane: Lane) -> usize {
 impl<M: Mailboxes> Calls<M> {
     /// Calls that share `permits` with the process's other lanes.
     pub(crate) fn new(mailboxes: Arc<M>, runtime: Handle, done: DoneSender<Done>, permits: Arc<Semaphore>) -> Self {
-        Self { mailboxes, runtime, done, permits, waiting: Default::default(), started: None }
+        Self {
+            mailboxes,
+            runtime,
+            done,
+            permits,
+            waiting: Default::default(),
+            under_way: BTreeMap::new(),
+            started: None,
+        }
     }
 
     /// How many wait for a permit. Bounded by the mailboxes that are awake: each has at most one call a walk.
@@ -87,6 +98,7 @@ impl<M: Mailboxes> Calls<M> {
             let Some(Waiting { assignment, organisation, connection, call }) = queue.pop_front() else { return };
             let (mailboxes, done) = (self.mailboxes.clone(), self.done.clone());
             self.started = Some(Instant::now());
+            *self.under_way.entry(assignment).or_default() += 1;
             self.runtime.spawn(async move {
                 let id = call.id;
                 let answer = tokio::select! {
@@ -102,15 +114,26 @@ impl<M: Mailboxes> Calls<M> {
         }
     }
 
-    /// Drops what waits for a partition that is gone.
+    /// Notes that a call's answer has been taken in.
+    pub(crate) fn ended(&mut self, assignment: Assignment) {
+        if let Some(calls) = self.under_way.get_mut(&assignment) {
+            *calls -= 1;
+            if *calls == 0 {
+                self.under_way.remove(&assignment);
+            }
+        }
+    }
+
+    /// Drops what waits for a partition that is gone. The answers that are under way never come.
     pub(crate) fn forget(&mut self, assignment: Assignment) {
+        self.under_way.remove(&assignment);
         for queue in &mut self.waiting {
             queue.retain(|waiting| waiting.assignment != assignment);
         }
     }
 
-    /// Whether a call was started so recently that its answer may come any moment.
+    /// Whether a call is under way, and one was started so recently that its answer may come any moment.
     pub(crate) fn is_busy(&self, patience: Duration) -> bool {
-        self.started.is_some_and(|started| started.elapsed() < patience)
+        !self.under_way.is_empty() && self.started.is_some_and(|started| started.elapsed() < patience)
     }
 }

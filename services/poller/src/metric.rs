@@ -16,8 +16,28 @@ const DEAD_LETTERS: &str = "mailtide_poller_dead_letters_total";
 /// Mailboxes set aside because they broke the poller. Anything above 0 wants an operator.
 const QUARANTINED: &str = "mailtide_poller_mailboxes_quarantined_total";
 
-pub(crate) fn discovered(origin: Origin) {
-    counter!(DISCOVERED, "origin" => origin.as_str()).increment(1);
+/// Messages announced by one input, counted when it is dropped: a look-up of the counter for each would cost as much as
+/// the rest of its announcement.
+#[derive(Default)]
+pub(crate) struct Discovered(Option<(Origin, u64)>);
+
+impl Discovered {
+    pub(crate) fn add(&mut self, origin: Origin) {
+        match &mut self.0 {
+            Some((known, n)) if *known == origin => *n += 1,
+            other => {
+                Self(other.replace((origin, 1)));
+            }
+        }
+    }
+}
+
+impl Drop for Discovered {
+    fn drop(&mut self) {
+        if let Some((origin, n)) = self.0 {
+            counter!(DISCOVERED, "origin" => origin.as_str()).increment(n);
+        }
+    }
 }
 
 pub(crate) fn job_ended(event: &GmailJobStatusChanged) {

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use domain::mailbox::record::MailboxChunk;
 use domain::{
     ConnectionId, GmailConnectionStatusChanged, GmailJobStatusChanged, GmailMessageDiscovered, OrganisationId,
     Timestamp,
 };
-use events::headers::{self, Envelope};
+use events::headers::{self, Envelope, dead};
 use events::{Event, TraceParent};
 use kafka::lane::{Assignment, Outbox};
 use kafka::topics::{Topic, Topics};
@@ -23,16 +23,11 @@ pub(crate) const PARTITIONS: &str = "partitions";
 /// Header of a state record whose mailbox has work under way.
 pub(crate) const ACTIVE: &str = "active";
 
-/// Headers of a dead letter: where the record was, and why it is here.
-pub(crate) mod dead {
-    pub(crate) const TOPIC: &str = "source-topic";
-    pub(crate) const PARTITION: &str = "source-partition";
-    pub(crate) const OFFSET: &str = "source-offset";
-    pub(crate) const REASON: &str = "reason";
-}
-
 /// Who says so, in CloudEvents.
 const SOURCE: &str = "urn:mailtide:poller";
+
+/// The size of the allocations that announcements share.
+const FRAMES: usize = 64 << 10;
 
 /// Turns what one input led to into records of one partition.
 pub(crate) struct Publisher<'a> {
@@ -59,42 +54,41 @@ impl<'a> Publisher<'a> {
             self.envelope = Some((trace.cloned(), Envelope::new(SOURCE, self.at, span)));
         }
         let (_, envelope) = self.envelope.as_ref().expect("it was made just now");
-        envelope.headers(record, frame).into()
+        envelope.each(record, frame).collect()
     }
 
-    fn push<T: Event>(
+    /// Puts a record out, to the partition that is worked on or, without one, to the one that the key hashes to.
+    fn push(&mut self, topic: Topic, partition: Option<i32>, key: Bytes, frame: Bytes, headers: Headers) {
+        let topic = self.topics.name(topic).clone();
+        self.out.push(self.assignment, OutRecord { topic, partition, key: Some(key), value: Some(frame), headers });
+    }
+
+    /// Announces a message. There are many: their frames share the allocations of `buffer`.
+    pub(crate) fn discovered(
         &mut self,
-        topic: Topic,
         key: Bytes,
-        record: &T,
+        event: &GmailMessageDiscovered,
         trace: Option<&Arc<str>>,
-        by_key: bool,
-    ) -> Bytes {
-        let frame = events::encode(record);
-        let headers = self.headers(record, &frame, trace);
-        let partition = (!by_key).then_some(self.assignment.partition);
-        let record = OutRecord {
-            topic: self.topics.name(topic).clone(),
-            partition,
-            key: Some(key),
-            value: Some(frame.clone()),
-            headers,
-        };
-        self.out.push(self.assignment, record);
-        frame
-    }
-
-    pub(crate) fn discovered(&mut self, key: Bytes, event: &GmailMessageDiscovered, trace: Option<&Arc<str>>) {
-        self.push(Topic::Discovered, key, event, trace, false);
+        buffer: &mut BytesMut,
+    ) {
+        if buffer.capacity() == 0 {
+            buffer.reserve(FRAMES);
+        }
+        let frame = events::encode_into(event, buffer);
+        let headers = self.headers(event, &frame, trace);
+        self.push(Topic::Discovered, Some(self.assignment.partition), key, frame, headers);
     }
 
     pub(crate) fn job(&mut self, event: &GmailJobStatusChanged, trace: Option<&Arc<str>>) {
-        let key = event.job_id.to_string().into();
-        self.push(Topic::JobStatus, key, event, trace, true);
+        let frame = events::encode(event);
+        let headers = self.headers(event, &frame, trace);
+        self.push(Topic::JobStatus, None, event.job_id.to_string().into(), frame, headers);
     }
 
     pub(crate) fn connection(&mut self, key: Bytes, event: &GmailConnectionStatusChanged) {
-        self.push(Topic::ConnectionStatus, key, event, None, false);
+        let frame = events::encode(event);
+        let headers = self.headers(event, &frame, None);
+        self.push(Topic::ConnectionStatus, Some(self.assignment.partition), key, frame, headers);
     }
 
     /// Writes a chunk; returns its frame.
