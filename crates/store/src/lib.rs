@@ -24,7 +24,7 @@ mod token;
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use deadpool_postgres::{Manager, ManagerConfig, Pool, QueueMode, RecyclingMethod, Runtime};
 
 pub use error::Error;
 pub use settings::{Settings, Tls};
@@ -57,6 +57,9 @@ impl Store {
             .wait_timeout(Some(settings.acquire_timeout))
             .create_timeout(Some(settings.acquire_timeout))
             .recycle_timeout(Some(settings.acquire_timeout))
+            // The connection used last comes first: it is warm, and so is its server process. In turn, all would be used,
+            // and none be warm.
+            .queue_mode(QueueMode::Lifo)
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| Error::Settings { detail: error.to_string() })?;
