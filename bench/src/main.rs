@@ -1,1 +1,43 @@
-fn main() {}
+//! Benchmarks of Mailtide, each against a limit that is measured in the same run: what the same clients and servers
+//! give without Mailtide. The two sides take turns, so that a machine that is busy elsewhere slows both.
+
+mod api;
+mod bare;
+mod latency;
+mod load;
+mod memory;
+mod options;
+mod place;
+mod progress;
+mod report;
+mod requests;
+mod syncs;
+mod throughput;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::options::{Benchmark, Options};
+use crate::place::Place;
+use crate::report::Report;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<ExitCode> {
+    let options = Options::parse();
+    let place = Place::start().await?;
+    let mut report = Report::default();
+    for benchmark in options.benchmarks() {
+        report.extend(match benchmark {
+            Benchmark::Throughput => throughput::run(&place, &options).await?,
+            Benchmark::Latency => latency::run(&place, &options).await?,
+            Benchmark::Requests => requests::run(&place, &options).await?,
+        });
+    }
+    place.stop().await?;
+    report.write(&options.output)?;
+    println!("{}", report.table());
+    println!("Written to {}", options.output.display());
+    let is_well = options.report_only || report.is_met();
+    Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

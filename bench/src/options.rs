@@ -1,0 +1,52 @@
+//! What can be asked for on the command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+
+/// Measures Mailtide against what the same Kafka, Postgres and clients give without it.
+///
+/// Exits with 1 when a goal is missed.
+#[derive(Debug, Parser)]
+#[command(name = "bench", version)]
+pub(crate) struct Options {
+    /// Which benchmarks to run; all of them if none is named.
+    #[arg(value_enum)]
+    benchmarks: Vec<Benchmark>,
+    /// How often each side is measured.
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) rounds: u32,
+    /// About how long one side is measured in one round, in seconds.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+    /// Exit with 0 also when a goal is missed.
+    #[arg(long)]
+    pub(crate) report_only: bool,
+    /// Where the results go, as JSON.
+    #[arg(long, value_name = "FILE", default_value = "target/bench/results.json")]
+    pub(crate) output: PathBuf,
+}
+
+/// A benchmark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Benchmark {
+    /// Messages announced per second, Gmail answering from memory.
+    Throughput,
+    /// From a POST to the event in a committed read.
+    Latency,
+    /// Sync requests per second, of 64 clients.
+    Requests,
+}
+
+impl Options {
+    /// What to run, in order.
+    pub(crate) fn benchmarks(&self) -> &[Benchmark] {
+        if self.benchmarks.is_empty() { Benchmark::value_variants() } else { &self.benchmarks }
+    }
+
+    /// How long one side is measured in one round.
+    pub(crate) fn time(&self) -> Duration {
+        Duration::from_secs(self.seconds)
+    }
+}

@@ -1,0 +1,89 @@
+//! Sync requests per second of 64 clients: a real ingress, against a bare route that writes the same bytes and row.
+
+mod server;
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use domain::PollGmailConnection;
+use kafka::topics::{Topic, Topics};
+use tokio::runtime::Builder;
+use tokio::task::{JoinSet, spawn_blocking};
+
+use crate::api::Api;
+use crate::load::{Call, Client};
+use crate::options::Options;
+use crate::place::Place;
+use crate::progress::Progress;
+use crate::report::{Better, Outcome};
+use crate::syncs;
+use server::{Bare, Template};
+
+/// Clients, each with a connection and a mailbox of its own.
+const CLIENTS: usize = 64;
+
+/// How long each side is warmed up at a time, and how often: the broker's virtual machine needs a while.
+const WARM_UP: Duration = Duration::from_secs(2);
+const WARM_UPS: usize = 3;
+
+pub(crate) async fn run(place: &Place, options: &Options) -> anyhow::Result<Vec<Outcome>> {
+    let progress = Progress::start("requests");
+    progress.say("warming up");
+    let kafka = place.kafka("requests");
+    let store = place.store().await?;
+    let api = Api::start(&kafka, &store).await?;
+    let mailboxes = api.connect(&store, CLIENTS).await?;
+    let calls: Vec<Call> = mailboxes.iter().map(|mailbox| api.call(*mailbox)).collect::<anyhow::Result<_>>()?;
+    load(api.address, calls.clone(), WARM_UP).await?;
+    let commands = Topics::new(&kafka.topic_prefix).name(Topic::Poll).clone();
+    let command = syncs::first(&kafka, &commands, 1).await?.into_iter().next().context("A command was written")?;
+    let known: PollGmailConnection = events::decode(command.value.as_deref().unwrap_or_default())?;
+    let template = Template::new(command.into(), *known.job_id.as_uuid(), *known.connection_id.as_uuid())?;
+    let bare = Bare::start(&kafka, place.database_url(), store.schema(), template).await?;
+    for _ in 0..WARM_UPS {
+        for address in [bare.address, api.address] {
+            load(address, calls.clone(), WARM_UP).await?;
+        }
+    }
+
+    let mut rounds = Vec::new();
+    for number in 1..=options.rounds {
+        let ours = load(api.address, calls.clone(), options.time()).await?;
+        let limit = load(bare.address, calls.clone(), options.time()).await?;
+        progress.say(&format!("round {number} of {}: {ours:.0}/s, bare {limit:.0}/s", options.rounds));
+        rounds.push((ours, limit));
+    }
+    bare.stop();
+    api.stop().await?;
+    Ok(vec![Outcome::of("POST …/sync, 64 clients", "requests/s", &rounds, Better::Higher, 0.7)])
+}
+
+/// Calls as fast as the answers come, from a thread of its own: answers per second.
+async fn load(address: SocketAddr, calls: Vec<Call>, time: Duration) -> anyhow::Result<f64> {
+    let run = async move {
+        let mut clients = Vec::with_capacity(calls.len());
+        for call in calls {
+            clients.push((Client::connect(address).await?, call));
+        }
+        let begun = Instant::now();
+        let until = begun + time;
+        let mut running: JoinSet<anyhow::Result<u64>> = JoinSet::new();
+        for (mut client, call) in clients {
+            running.spawn(async move {
+                let mut answered = 0;
+                while Instant::now() < until {
+                    client.post(&call).await?;
+                    answered += 1;
+                }
+                Ok(answered)
+            });
+        }
+        let mut answered = 0;
+        while let Some(client) = running.join_next().await {
+            answered += client??;
+        }
+        anyhow::Ok(answered as f64 / begun.elapsed().as_secs_f64())
+    };
+    spawn_blocking(|| Builder::new_current_thread().enable_all().build()?.block_on(run)).await?
+}
