@@ -99,7 +99,7 @@ async fn googles_node_client_cannot_tell_and_every_body_fits_the_discovery_docum
     let bodies = run(Path::new("node"), &arguments, &folder, b"", needs).await;
     let check = sources("python").join("check.py");
     let arguments = [check.as_os_str()];
-    let said = run(&*python().await, &arguments, &sources("python"), &bodies, "a body does not fit the document").await;
+    let said = run(&python().await, &arguments, &sources("python"), &bodies, "a body does not fit the document").await;
     assert!(said.ends_with(b"errors are as the discovery document has them\n"), "{}", String::from_utf8_lossy(&said));
     simulator.shutdown().await;
 }

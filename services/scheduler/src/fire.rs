@@ -31,10 +31,7 @@ impl Fire {
         // Made before they are streamed: a closure over borrowed slots inside the stream would keep whoever spawns
         // the service from proving that it may move between threads (rust-lang/rust#102211).
         let writes: Vec<_> = slots.iter().map(|slot| self.one(slot, now, shutdown)).collect();
-        let written = stream::iter(writes)
-            .buffer_unordered(self.in_flight)
-            .all(std::future::ready)
-            .await;
+        let written = stream::iter(writes).buffer_unordered(self.in_flight).all(std::future::ready).await;
         if written {
             metric::fired(slots.len());
         }
