@@ -14,12 +14,17 @@ use nix::sys::signal::{Signal, kill, raise};
 use nix::unistd::Pid;
 
 use crate::lane_support::{Bench, Knobs};
+use crate::support::LONG;
 
 const PREFIX: &str = "LANE_PROCESS_PREFIX";
 const BOOTSTRAP: &str = "LANE_PROCESS_BOOTSTRAP";
 const INSTANCE: &str = "LANE_PROCESS_INSTANCE";
 const WORK_MS: &str = "LANE_PROCESS_WORK_MS";
 const HOLD_AT: &str = "LANE_PROCESS_HOLD_AT";
+
+/// What a process says.
+const HOLDING: &str = "holding myself";
+const DECIDED: &str = "what I held is decided";
 
 /// Where a process holds itself (SIGSTOP), once: with the first result of work, which comes in a transaction that moves
 /// no partition, since the input was committed long before.
@@ -84,16 +89,28 @@ impl LaneProcess {
     }
 
     /// Waits until the process says that it holds itself.
-    pub(crate) fn wait_until_held(&mut self) {
-        let (_, output) = self.child.as_mut().unwrap();
-        let mut line = String::new();
-        while output.read_line(&mut line).unwrap() > 0 {
-            if line.contains("holding") {
-                return;
+    pub(crate) async fn wait_until_held(self) -> Self {
+        self.wait_until_it_says(HOLDING).await
+    }
+
+    /// Waits until the process, awake again, has committed what it was about to, or has lost its partitions.
+    pub(crate) async fn wait_until_decided(self) -> Self {
+        self.wait_until_it_says(DECIDED).await
+    }
+
+    async fn wait_until_it_says(mut self, word: &'static str) -> Self {
+        let waiting = tokio::task::spawn_blocking(move || {
+            let (_, output) = self.child.as_mut().unwrap();
+            let mut line = String::new();
+            while output.read_line(&mut line).unwrap() > 0 {
+                if line.contains(word) {
+                    return self;
+                }
+                line.clear();
             }
-            line.clear();
-        }
-        panic!("{} ended without having held itself", self.instance);
+            panic!("{} ended without having said `{word}`", self.instance);
+        });
+        tokio::time::timeout(LONG, waiting).await.unwrap_or_else(|_| panic!("never said `{word}`")).unwrap()
     }
 
     pub(crate) fn resume(&mut self) {
@@ -124,7 +141,7 @@ fn program() -> PathBuf {
 
 /// Holds the whole process until somebody wakes it.
 fn stop() {
-    println!("holding");
+    println!("{HOLDING}");
     raise(Signal::SIGSTOP).unwrap();
 }
 
@@ -132,26 +149,36 @@ fn stop() {
 fn arm(hold: Hold, settings: &mut Settings, knobs: &mut Knobs) {
     settings.lane.transaction_timeout = Duration::from_secs(15);
     settings.lane.max_poll_interval = Duration::from_secs(60);
+    // Its results leave no trace in the state: an open transaction there would hold its heir up by itself. So whoever
+    // opens the partition once more would work on them again, and this one must not.
     knobs.only_outputs = true;
-    // Its results leave no trace in the state, so whoever opens the partition once more would work on them again.
     knobs.forgets = true;
-    let (armed, held) = (Arc::new(AtomicBool::new(false)), AtomicBool::new(false));
-    let has_result = armed.clone();
+    let (has_result, has_held) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (first, held) = (has_result.clone(), has_held.clone());
     knobs.on_done = Some(Arc::new(move |_| {
-        if !has_result.swap(true, Ordering::Relaxed) && hold == Hold::Result {
+        if !first.swap(true, Ordering::SeqCst) && hold == Hold::Result {
+            held.store(true, Ordering::SeqCst);
             stop();
-            // Several heartbeats, the first of which tells the client that it is no member any more.
             std::thread::sleep(HEARTBEATS);
         }
     }));
+    let held = has_held.clone();
     settings.lane.faults = settings.lane.faults.clone().holding(move |point| {
-        if hold == Hold::At(point) && armed.load(Ordering::Relaxed) && !held.swap(true, Ordering::Relaxed) {
+        let is_due = hold == Hold::At(point) && has_result.load(Ordering::SeqCst);
+        if is_due && !held.swap(true, Ordering::SeqCst) {
             stop();
         }
     });
+    let say_decided: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
+        if has_held.load(Ordering::SeqCst) {
+            println!("{DECIDED}");
+        }
+    });
+    knobs.on_committed = Some(say_decided.clone());
+    knobs.on_closed = Some(say_decided);
 }
 
-/// Five heartbeats of a session of one second.
+/// Several heartbeats of a session of one second: the first tells the client that it is no member any more.
 const HEARTBEATS: Duration = Duration::from_secs(1);
 
 /// Does nothing in a run of the tests; it is the body of the processes that other tests start.

@@ -199,6 +199,8 @@ pub(crate) struct Knobs {
     pub(crate) on_done: Option<Arc<dyn Fn(usize) + Send + Sync>>,
     /// Called on the lane's thread when something of a partition is durable.
     pub(crate) on_committed: Option<Arc<dyn Fn() + Send + Sync>>,
+    /// Called on the lane's thread when a partition is closed.
+    pub(crate) on_closed: Option<Arc<dyn Fn() + Send + Sync>>,
     /// Takes no more input while this many are being worked on; none: takes all.
     pub(crate) at_once: Option<usize>,
     /// How many inputs the application has seen.
@@ -273,6 +275,9 @@ impl App for Counter {
     }
 
     fn closed(&mut self, assignment: Assignment) {
+        if let Some(on_closed) = &self.knobs.on_closed {
+            on_closed();
+        }
         let part = self.parts.remove(&assignment).expect("what is closed was opened");
         self.in_flight -= if self.knobs.forgets { 0 } else { part.waiting.len() };
     }
