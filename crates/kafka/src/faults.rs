@@ -19,6 +19,8 @@ pub enum Fault {
     NoOwnershipCheck,
     /// Offsets are committed by the consumer, before the transaction and outside of it.
     OffsetsOutside,
+    /// No protection is off, but each transaction takes long, so that a kill is likely to hit one.
+    Dawdle,
 }
 
 /// A place in the life of a transaction where a test may hold the lane, or let it die by a panic.
@@ -69,7 +71,7 @@ impl Faults {
     /// The environment variable that names faults, separated by commas, for processes under test.
     pub const VARIABLE: &'static str = "KAFKA_FAULTS";
 
-    const NAMES: [(&'static str, Fault); 7] = [
+    const NAMES: [(&'static str, Fault); 8] = [
         ("library-rebalance", Fault::LibraryRebalance),
         ("stable-end-only", Fault::StableEndOnly),
         ("moved-offsets-only", Fault::MovedOffsetsOnly),
@@ -77,6 +79,7 @@ impl Faults {
         ("no-drain", Fault::NoDrain),
         ("no-ownership-check", Fault::NoOwnershipCheck),
         ("offsets-outside", Fault::OffsetsOutside),
+        ("dawdle", Fault::Dawdle),
     ];
 
     /// All that the environment names.
@@ -108,6 +111,9 @@ impl Faults {
 
     /// Tells the hook where the lane is.
     pub(crate) fn reach(&self, point: Point) {
+        if self.has(Fault::Dawdle) && point == Point::Checked {
+            std::thread::sleep(std::time::Duration::from_millis(200));
+        }
         if let Some(hook) = &self.hook {
             hook(point);
         }

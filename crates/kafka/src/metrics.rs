@@ -27,8 +27,8 @@ pub const LAG: &str = "lane_input_lag";
 /// Records handed to the producer, by `outcome` (`delivered`, `failed`, `refused`).
 pub const PRODUCED: &str = "producer_records_total";
 
-/// Describes all metrics to the recorder in force.
-pub fn describe() {
+/// Describes all metrics to the recorder in force. To do it again changes nothing.
+pub(crate) fn describe() {
     describe_counter!(TRANSACTIONS, "Transactions by outcome");
     describe_histogram!(TRANSACTION_SECONDS, Unit::Seconds, "From the begin of a transaction to its commit");
     describe_histogram!(TRANSACTION_RECORDS, "Records of a committed transaction");

@@ -123,6 +123,7 @@ impl Producer {
             bootstrap_servers: settings.bootstrap_servers.clone(),
             cause: error.into(),
         })?;
+        names::describe();
         let counter = |outcome: &'static str| metrics::counter!(names::PRODUCED, "outcome" => outcome);
         Ok(Self {
             inner,
