@@ -57,10 +57,8 @@ pub async fn insert_queued(store: &Store, commands: &[PollGmailConnection]) -> R
     let column = |of: fn(&PollGmailConnection) -> Uuid| commands.iter().map(|command| of(command)).collect::<Vec<_>>();
     let time = |of: fn(&PollGmailConnection) -> Timestamp| commands.iter().map(|c| At(of(c))).collect::<Vec<_>>();
     let triggers: Vec<&str> = commands.iter().map(|command| command.trigger.as_str()).collect();
-    let progress: Vec<Json<Progress>> = commands
-        .iter()
-        .map(|command| Json(Progress { window: command.window, ..Progress::default() }))
-        .collect();
+    let progress: Vec<Json<Progress>> =
+        commands.iter().map(|command| Json(Progress { window: command.window, ..Progress::default() })).collect();
     let session = store.session("insert queued jobs").await?;
     session
         .execute(
