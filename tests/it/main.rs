@@ -16,6 +16,7 @@ mod demo;
 mod gmail;
 mod ingress;
 mod lane;
+mod lane_clients;
 mod lane_crash;
 mod lane_guards;
 mod lane_process;
