@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use devstack::{Kafka, KafkaOptions};
 use kafka::{Fault, Faults, Point};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -51,13 +50,14 @@ async fn i1_i2_i3_hold_under_kill_9() {
     assert!(findings.is_clean(), "seed {seed}: {findings}");
 }
 
+/// Two runs that differ in one protection. In both each transaction takes long, so that a kill is likely to hit one.
 #[tokio::test(flavor = "multi_thread")]
-async fn kill_9_does_damage_where_offsets_are_committed_outside_the_transaction() {
-    // So many commands that the lanes are hardly ever outside of a transaction that holds some.
+async fn kill_9_does_damage_only_where_offsets_are_committed_outside_the_transaction() {
     let seed = rand::random();
-    let faults = "offsets-outside";
-    let plan = Plan { name: "harm", mailboxes: 60, kills: 12, callers: 12, pause: 0..10, seed, faults };
-    let findings = run(&plan).await;
+    let plan = |name, faults| Plan { name, mailboxes: 40, kills: 8, callers: 4, pause: 5..60, seed, faults };
+    let findings = run(&plan("sound", "dawdle")).await;
+    assert!(findings.is_clean(), "seed {seed}: {findings}");
+    let findings = run(&plan("harm", "dawdle,offsets-outside")).await;
     assert!(!findings.lost.is_empty() || !findings.twice.is_empty(), "seed {seed}: {findings}");
 }
 
@@ -223,43 +223,6 @@ async fn syncs(house: Arc<House>, going: Going, seed: u64, pause: Range<u64>) {
         let _ = house.try_sync(mailbox.id).await;
         moment(&mut random, pause.clone()).await;
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn i1_i2_i3_hold_when_the_broker_is_killed_and_comes_back() {
-    let own = || Kafka::start(&KafkaOptions { own: true, ..KafkaOptions::default() }).unwrap();
-    let mut kafka = tokio::task::spawn_blocking(own).await.unwrap();
-    let house = House::with("broker", &[("KAFKA_BOOTSTRAP_SERVERS", kafka.bootstrap())]).await;
-    let services = house.open().await;
-    for number in 0..20 {
-        house.mailbox(&format!("m{number}")).await.deliver(10);
-    }
-    let going = Going::new(AtomicBool::new(true));
-    let load = [
-        tokio::spawn(mail(house.mailboxes(), going.clone(), rand::random())),
-        tokio::spawn(syncs(house.clone(), going.clone(), rand::random(), 5..60)),
-    ];
-    for _ in 0..2 {
-        let accepted = house.accepted();
-        wait_until(LONG, "syncs are accepted", || std::future::ready(house.accepted() > accepted + 20)).await;
-        kafka = tokio::task::spawn_blocking(move || {
-            kafka.kill().unwrap();
-            kafka.restart().unwrap();
-            kafka
-        })
-        .await
-        .unwrap();
-    }
-    going.store(false, Ordering::Relaxed);
-    for task in load {
-        task.await.unwrap();
-    }
-    for mailbox in house.mailboxes() {
-        let job = house.ask_until_accepted(&mailbox).await;
-        house.ended(&job).await;
-    }
-    house.assert_clean().await;
-    services.stop().await;
 }
 
 /// A lane dies in its first transaction, which holds a command; the neighbour's sync behind it shows that it went on.
