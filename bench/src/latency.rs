@@ -23,7 +23,7 @@ use crate::memory::Memory;
 use crate::options::Options;
 use crate::place::Place;
 use crate::progress::Progress;
-use crate::report::{Better, Outcome, quantile};
+use crate::report::{Outcome, quantile};
 use crate::syncs::Syncs;
 
 /// Mailboxes that take turns.
@@ -64,28 +64,27 @@ pub(crate) async fn run(place: &Place, options: &Options) -> anyhow::Result<Vec<
     }
 
     let samples = SAMPLES_A_SECOND * usize::try_from(options.time().as_secs()).unwrap_or(1);
-    let (mut middle, mut slow) = (Vec::new(), Vec::new());
+    let mut rounds = Vec::new();
     for number in 1..=options.rounds {
         let (mut our_times, mut limit_times) = (Vec::with_capacity(samples), Vec::with_capacity(samples));
         for _ in 0..samples {
             our_times.push(ours.sample(next()).await?);
             limit_times.push(limit.sample().await?);
         }
-        let at = |q| (quantile(our_times.iter().copied(), q), quantile(limit_times.iter().copied(), q));
+        let at = |q| (quantile(&our_times, q), quantile(&limit_times, q));
         let (p50, p99) = (at(0.5), at(0.99));
         progress.say(&format!(
             "round {number} of {}: p50 {:.1} ms, bare {:.1} ms; p99 {:.1} ms, bare {:.1} ms",
             options.rounds, p50.0, p50.1, p99.0, p99.1
         ));
-        middle.push(p50);
-        slow.push(p99);
+        rounds.push((our_times, limit_times));
     }
     limit.stop()?;
     api.stop().await?;
     syncs.stop().await?;
     Ok(vec![
-        Outcome::of("trigger to visible, p50", "ms", &middle, Better::Lower, 2.0),
-        Outcome::of("trigger to visible, p99", "ms", &slow, Better::Lower, 3.0),
+        Outcome::of_times("trigger to visible, p50", &rounds, 0.5, 2.0),
+        Outcome::of_times("trigger to visible, p99", &rounds, 0.99, 3.0),
     ])
 }
 

@@ -15,10 +15,10 @@ pub(crate) struct Options {
     #[arg(value_enum)]
     benchmarks: Vec<Benchmark>,
     /// How often each side is measured.
-    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) rounds: u32,
     /// About how long one side is measured in one round, in seconds.
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=600))]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
     /// Exit with 0 also when a goal is missed.
     #[arg(long)]

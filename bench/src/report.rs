@@ -23,11 +23,11 @@ pub(crate) enum Better {
 pub(crate) struct Outcome {
     pub(crate) name: &'static str,
     pub(crate) unit: &'static str,
-    /// The median of our rounds.
+    /// Our figure.
     pub(crate) ours: f64,
-    /// The median of the bare rounds.
+    /// The same without Mailtide.
     pub(crate) limit: f64,
-    /// The median of the rounds' ratios.
+    /// Ours by the limit; of a rate the median over the rounds.
     pub(crate) ratio: f64,
     pub(crate) better: Better,
     /// The bound that the ratio must keep.
@@ -38,8 +38,8 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// From rounds of which each gives our figure and the limit's.
-    pub(crate) fn of(name: &'static str, unit: &'static str, rounds: &[(f64, f64)], better: Better, goal: f64) -> Self {
+    /// A rate, from our figure and the limit's in each round: the medians.
+    pub(crate) fn of_rates(name: &'static str, unit: &'static str, rounds: &[(f64, f64)], goal: f64) -> Self {
         let ratios: Vec<f64> = rounds.iter().map(|(ours, limit)| ours / limit).collect();
         Self {
             name,
@@ -47,9 +47,28 @@ impl Outcome {
             ours: median(rounds.iter().map(|(ours, _)| *ours)),
             limit: median(rounds.iter().map(|(_, limit)| *limit)),
             ratio: median(ratios.iter().copied()),
-            better,
+            better: Better::Higher,
             goal,
-            spread: (quantile(ratios.iter().copied(), 0.0), quantile(ratios.iter().copied(), 1.0)),
+            spread: extremes(&ratios),
+        }
+    }
+
+    /// The time within which the fraction `q` is done, from our samples and the limit's in each round: of all rounds
+    /// taken together, since one round is too short for what is rare.
+    pub(crate) fn of_times(name: &'static str, rounds: &[(Vec<f64>, Vec<f64>)], q: f64, goal: f64) -> Self {
+        let ratio = |ours: &[f64], limit: &[f64]| quantile(ours, q) / quantile(limit, q);
+        let ratios: Vec<f64> = rounds.iter().map(|(ours, limit)| ratio(ours, limit)).collect();
+        let (ours, limit): (Vec<_>, Vec<_>) = rounds.iter().cloned().unzip();
+        let (ours, limit) = (ours.concat(), limit.concat());
+        Self {
+            name,
+            unit: "ms",
+            ours: quantile(&ours, q),
+            limit: quantile(&limit, q),
+            ratio: ratio(&ours, &limit),
+            better: Better::Lower,
+            goal,
+            spread: extremes(&ratios),
         }
     }
 
@@ -62,13 +81,17 @@ impl Outcome {
 }
 
 /// The middle one.
-pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
-    quantile(values, 0.5)
+fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    quantile(&values.into_iter().collect::<Vec<_>>(), 0.5)
+}
+
+fn extremes(values: &[f64]) -> (f64, f64) {
+    (quantile(values, 0.0), quantile(values, 1.0))
 }
 
 /// The value below which the fraction `q` of the values lies (nearest rank); not a number where there are none.
-pub(crate) fn quantile(values: impl IntoIterator<Item = f64>, q: f64) -> f64 {
-    let mut values: Vec<f64> = values.into_iter().collect();
+pub(crate) fn quantile(values: &[f64], q: f64) -> f64 {
+    let mut values = values.to_vec();
     values.sort_unstable_by(f64::total_cmp);
     let rank = (q * values.len() as f64).ceil() as usize;
     values.get(rank.saturating_sub(1)).copied().unwrap_or(f64::NAN)
@@ -141,23 +164,24 @@ mod tests {
     fn quantiles_are_values_that_were_measured() {
         let values = [5.0, 1.0, 4.0, 2.0, 3.0];
         assert_eq!(median(values), 3.0);
-        assert_eq!(quantile(values, 0.0), 1.0);
-        assert_eq!(quantile(values, 0.99), 5.0);
+        assert_eq!(extremes(&values), (1.0, 5.0));
+        assert_eq!(quantile(&values, 0.99), 5.0);
         assert!(median([]).is_nan());
     }
 
     #[test]
     fn a_goal_bounds_the_ratio_from_its_worse_side() {
         let rounds = [(60.0, 100.0), (50.0, 100.0), (10.0, 100.0)];
-        let rate = |goal| Outcome::of("rate", "1/s", &rounds, Better::Higher, goal);
+        let rate = |goal| Outcome::of_rates("rate", "1/s", &rounds, goal);
         assert!(rate(0.5).is_met() && !rate(0.51).is_met());
-        let time = |goal| Outcome::of("time", "ms", &rounds, Better::Lower, goal);
-        assert!(time(0.5).is_met() && !time(0.49).is_met());
+        let rounds = [(vec![4.0, 1.0], vec![2.0, 2.0]), (vec![3.0], vec![2.0])];
+        let time = |goal| Outcome::of_times("time", &rounds, 0.5, goal);
+        assert!(time(1.5).is_met() && !time(1.49).is_met());
     }
 
     #[test]
     fn the_json_has_the_fields_that_readers_rely_on() {
-        let outcome = Outcome::of("rate", "1/s", &[(1.0, 2.0)], Better::Higher, 0.5);
+        let outcome = Outcome::of_rates("rate", "1/s", &[(1.0, 2.0)], 0.5);
         let json = serde_json::to_value([outcome]).unwrap();
         let expected = serde_json::json!([{"name": "rate", "unit": "1/s", "ours": 1.0, "limit": 2.0, "ratio": 0.5,
             "better": "higher", "goal": 0.5}]);

@@ -16,7 +16,7 @@ use crate::load::{Call, Client};
 use crate::options::Options;
 use crate::place::Place;
 use crate::progress::Progress;
-use crate::report::{Better, Outcome};
+use crate::report::Outcome;
 use crate::syncs;
 use server::{Bare, Template};
 
@@ -56,7 +56,7 @@ pub(crate) async fn run(place: &Place, options: &Options) -> anyhow::Result<Vec<
     }
     bare.stop();
     api.stop().await?;
-    Ok(vec![Outcome::of("POST …/sync, 64 clients", "requests/s", &rounds, Better::Higher, 0.7)])
+    Ok(vec![Outcome::of_rates("POST …/sync, 64 clients", "requests/s", &rounds, 0.7)])
 }
 
 /// Calls as fast as the answers come, from a thread of its own: answers per second.

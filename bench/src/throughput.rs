@@ -14,7 +14,7 @@ use crate::bare::{self, Bytes};
 use crate::options::Options;
 use crate::place::Place;
 use crate::progress::Progress;
-use crate::report::{Better, Outcome};
+use crate::report::Outcome;
 use crate::syncs::Syncs;
 
 /// Mailboxes that are walked at a time.
@@ -23,8 +23,11 @@ const MAILBOXES: usize = 48;
 /// Records of one page of history.
 const PAGE: usize = 500;
 
-/// Pages of each mailbox in the first round, which tells how fast the machine is.
+/// Pages of each mailbox while warming up, the last of which tells how fast the machine is.
 const FIRST_PAGES: usize = 4;
+
+/// How often both sides are warmed up: the broker's virtual machine needs a while.
+const WARM_UPS: usize = 3;
 
 /// How often the status of a lane is written, and then some: after it the count of transactions is the last.
 const STATUS: Duration = Duration::from_millis(300);
@@ -45,9 +48,12 @@ pub(crate) async fn run(place: &Place, options: &Options) -> anyhow::Result<Vec<
     let records: Vec<Bytes> = syncs.first(Topic::Discovered, events).await?.into_iter().map(Bytes::from).collect();
     let bare =
         Bare { producer: bare::transactional(&kafka)?, topic: bare::create_topic(&kafka, "bare").await?, records };
-    let warm = round(&mut syncs, FIRST_PAGES).await?;
-    let rate = events as f64 / warm.took.as_secs_f64();
-    bare.write(events, interval(&warm))?;
+    let mut rate = 0.0;
+    for _ in 0..WARM_UPS {
+        let warm = round(&mut syncs, FIRST_PAGES).await?;
+        rate = events as f64 / warm.took.as_secs_f64();
+        bare.write(events, interval(&warm))?;
+    }
 
     let pages = (rate * options.time().as_secs_f64() / (MAILBOXES * PAGE) as f64).ceil() as usize;
     let events = MAILBOXES * PAGE * pages;
@@ -63,7 +69,7 @@ pub(crate) async fn run(place: &Place, options: &Options) -> anyhow::Result<Vec<
         rounds.push((ours_rate, limit));
     }
     syncs.stop().await?;
-    Ok(vec![Outcome::of("discovered events through the lane", "events/s", &rounds, Better::Higher, 0.5)])
+    Ok(vec![Outcome::of_rates("discovered events through the lane", "events/s", &rounds, 0.5)])
 }
 
 /// From one transaction to the next.
