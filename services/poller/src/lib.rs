@@ -132,8 +132,9 @@ impl LaneChecks {
                 None => format!("{:?}", status.phase),
             });
         }
-        // A lane that waits for Kafka turns too; one that does not turn is stuck.
-        if status.idle_for() < self.stuck {
+        // One that waits for Kafka does not turn, and a restart would not bring Kafka back.
+        let is_waiting = matches!(status.phase, lane::Phase::Starting | lane::Phase::Recovering);
+        if is_waiting || status.idle_for() < self.stuck {
             self.alive.pass();
         }
     }
