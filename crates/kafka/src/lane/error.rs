@@ -23,6 +23,14 @@ pub enum Failure {
         /// What librdkafka said.
         cause: Cause,
     },
+    /// Records neither came to be acknowledged nor failed in their time.
+    #[error("{what} took longer than {seconds} s, though every record is acknowledged or fails sooner")]
+    Undrained {
+        /// What was waited for.
+        what: &'static str,
+        /// How long.
+        seconds: u64,
+    },
     /// Somebody else has this lane's transactional id.
     #[error(
         "{what} failed: {cause}; another process has taken over the transactional id {transactional_id}, so check that \
@@ -108,6 +116,7 @@ impl Failure {
             Self::Fenced { .. }
             | Self::Record { .. }
             | Self::Rewound { .. }
+            | Self::Undrained { .. }
             | Self::Aborting { .. }
             | Self::Panicked(_)
             | Self::Thread(_)
@@ -125,6 +134,7 @@ impl Failure {
             | Self::Fenced { .. }
             | Self::Record { .. }
             | Self::Rewound { .. }
+            | Self::Undrained { .. }
             | Self::Aborting { .. }
             | Self::Panicked(_)
             | Self::Thread(_) => false,
@@ -139,6 +149,7 @@ impl Failure {
             Self::Client { .. }
             | Self::Record { .. }
             | Self::Rewound { .. }
+            | Self::Undrained { .. }
             | Self::Aborting { .. }
             | Self::Panicked(_)
             | Self::Thread(_)

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, PurgeConfig};
 use rdkafka::util::Timeout;
 use tracing::{debug, info};
 
@@ -26,6 +26,9 @@ const ATTEMPTS: u32 = 20;
 
 /// How long fencing the predecessor may take, the broker finishing its transaction included.
 const TAKE_OVER: Duration = Duration::from_secs(60);
+
+/// How long what waits to be served is served at a time.
+const REPORTS: Duration = Duration::from_millis(2);
 
 /// Why a transaction was not committed.
 #[derive(Debug)]
@@ -47,6 +50,10 @@ pub(crate) struct Transactions {
     producer: BaseProducer<Context>,
     id: Arc<str>,
     faults: Faults,
+    /// No record is in flight for longer.
+    patience: Duration,
+    /// How long one attempt to abort may take.
+    abort_within: Duration,
     /// How many records the open transaction has; none: no transaction is open.
     written: Option<usize>,
 }
@@ -86,7 +93,14 @@ impl Transactions {
         let producer: BaseProducer<Context> = config
             .create_with_context(Context)
             .map_err(|error| Failure::Client { what: "lane's producer", cause: error.into() })?;
-        let this = Self { producer, id, faults: tuning.faults.clone(), written: None };
+        let this = Self {
+            producer,
+            id,
+            faults: tuning.faults.clone(),
+            patience: tuning.delivery_timeout + Duration::from_secs(5),
+            abort_within: tuning.transaction_timeout,
+            written: None,
+        };
         let deadline = Instant::now() + TAKE_OVER;
         loop {
             // A call that timed out goes on where it was when it is called again.
@@ -151,10 +165,7 @@ impl Transactions {
         }
         self.write(records)?;
         if !self.faults.has(Fault::NoDrain) {
-            // It ends: each record is acknowledged or fails within the delivery time-out.
-            while !native::is_drained(&self.producer, Duration::from_millis(20)) {
-                self.producer.poll(Duration::ZERO);
-            }
+            self.drain("waiting for the acknowledgements of a transaction's records")?;
         }
         // In this order: metadata that is taken while we are a member carries our generation, and fences us if that is
         // over. Metadata without member id and generation fences nobody: the broker takes it for somebody who has no
@@ -195,12 +206,27 @@ impl Transactions {
                 Err((error, back)) if is_queue_full(&error) => {
                     // Room comes as records are acknowledged or fail, at the latest after the delivery time-out.
                     native::is_drained(&self.producer, Duration::from_millis(1));
-                    self.producer.poll(Duration::ZERO);
+                    self.producer.poll(REPORTS);
                     base = back;
                 }
                 Err((error, _)) => return Err(error),
             }
         }
+    }
+
+    /// Waits until no record is in flight. It ends: each is acknowledged or fails within the delivery time-out.
+    ///
+    /// The binding's poll with no time serves a single event, and a broker that is away makes more of them than there
+    /// are slices of waiting: reports of failures would wait behind them for ever. So each slice serves all there are.
+    fn drain(&self, what: &'static str) -> Result<(), Failure> {
+        let deadline = Instant::now() + self.patience;
+        while !native::is_drained(&self.producer, Duration::from_millis(20)) {
+            self.producer.poll(REPORTS);
+            if Instant::now() >= deadline {
+                return Err(Failure::Undrained { what, seconds: self.patience.as_secs() });
+            }
+        }
+        Ok(())
     }
 
     /// Calls until the verdict is another than to call again.
@@ -223,8 +249,13 @@ impl Transactions {
     fn abort(&mut self, reason: String) -> Unpublished {
         self.written = None;
         info!(reason, id = %self.id, "Aborting a transaction");
+        // librdkafka waits for the reports of what it purges, and does not serve them itself: they are served before.
+        self.producer.purge(PurgeConfig::default().queue().inflight());
+        if let Err(failure) = self.drain("waiting for the records of an aborted transaction to be let go") {
+            return failure.into();
+        }
         for attempt in 1.. {
-            let Err(error) = self.producer.abort_transaction(Timeout::Never) else {
+            let Err(error) = self.producer.abort_transaction(self.abort_within) else {
                 return Unpublished::Aborted(reason);
             };
             match classify(&error) {
