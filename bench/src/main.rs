@@ -22,6 +22,10 @@ use crate::options::{Benchmark, Options};
 use crate::place::Place;
 use crate::report::Report;
 
+/// The binary's own; both sides have it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     let options = Options::parse();
