@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use metrics::Counter;
 use rdkafka::client::ClientContext;
@@ -76,7 +77,8 @@ pub struct Delivered {
 /// An idempotent producer. Cloning it is cheap, and clones share one queue.
 #[derive(Clone)]
 pub struct Producer {
-    inner: FutureProducer<Quiet>,
+    inner: Arc<ArcSwap<FutureProducer<Quiet>>>,
+    config: ClientConfig,
     timeout: Duration,
     delivered: Counter,
     failed: Counter,
@@ -103,22 +105,7 @@ impl Producer {
     /// # Errors
     /// When librdkafka refuses the settings.
     pub fn new(settings: &Settings, name: &str) -> Result<Self, Error> {
-        let mut config: ClientConfig = client::base(settings, name);
-        config
-            .set("enable.idempotence", "true")
-            .set("acks", "all")
-            .set("partitioner", "murmur2_random")
-            .set("compression.type", "lz4")
-            .set("message.timeout.ms", settings.delivery_timeout.as_millis().to_string())
-            // A request that hangs is given up in time for the record to be sent again.
-            .set("socket.timeout.ms", settings.delivery_timeout.as_millis().to_string())
-            // A caller waits for each record, but a request to the broker costs as much for one record as for many: what
-            // comes within the same millisecond shares one.
-            .set("linger.ms", "1")
-            .set("queue.buffering.max.messages", settings.queue_records.to_string())
-            .set("queue.buffering.max.kbytes", (settings.queue_bytes >> 10).to_string())
-            .set("retry.backoff.ms", "20")
-            .set("retry.backoff.max.ms", "200");
+        let config = config(settings, name);
         let inner = config.create_with_context(Quiet).map_err(|error| Error::Client {
             bootstrap_servers: settings.bootstrap_servers.clone(),
             cause: error.into(),
@@ -126,7 +113,8 @@ impl Producer {
         names::describe();
         let counter = |outcome: &'static str| metrics::counter!(names::PRODUCED, "outcome" => outcome);
         Ok(Self {
-            inner,
+            inner: Arc::new(ArcSwap::from_pointee(inner)),
+            config,
             timeout: settings.delivery_timeout,
             delivered: counter("delivered"),
             failed: counter("failed"),
@@ -141,7 +129,10 @@ impl Producer {
     /// # Errors
     /// [`Error::QueueFull`] at once when too much waits already; [`Error::Unacknowledged`] when the brokers are away.
     pub async fn send(&self, record: &OutRecord) -> Result<Delivered, Error> {
-        let waiting = self.enqueue(record).inspect_err(|_| self.refused.increment(1))?;
+        let waiting = self.enqueue(record).inspect_err(|_| {
+            self.refused.increment(1);
+            self.replace_if_dead();
+        })?;
         let answer = match waiting.await {
             Ok(Ok(delivered)) => Ok(Delivered { partition: delivered.partition, offset: delivered.offset }),
             Ok(Err((error, _))) => Err(self.undelivered(record, error)),
@@ -150,9 +141,28 @@ impl Producer {
         };
         match &answer {
             Ok(_) => self.delivered.increment(1),
-            Err(_) => self.failed.increment(1),
+            Err(_) => {
+                self.failed.increment(1);
+                self.replace_if_dead();
+            }
         }
         answer
+    }
+
+    /// Replaces a client that has lost the order of its records at a broker that came back: such an error is for good,
+    /// and nothing would ever be written again. Whoever waits for a record of the old one still hears of it.
+    fn replace_if_dead(&self) {
+        let dead = self.inner.load_full();
+        let Some((code, reason)) = dead.client().fatal_error() else { return };
+        match self.config.create_with_context(Quiet) {
+            Ok(fresh) => {
+                let now = self.inner.compare_and_swap(&dead, Arc::new(fresh));
+                if Arc::ptr_eq(&now, &dead) {
+                    tracing::warn!(%code, reason, "The producer's client is replaced");
+                }
+            }
+            Err(error) => tracing::error!(%error, "No new client for the producer can be made"),
+        }
     }
 
     fn enqueue(&self, record: &OutRecord) -> Result<rdkafka::producer::future_producer::DeliveryFuture, Error> {
@@ -164,10 +174,14 @@ impl Producer {
             timestamp: None,
             headers: record.headers.to_native(),
         };
-        self.inner.send_result(native).map_err(|(error, _)| {
+        let inner = self.inner.load();
+        inner.send_result(native).map_err(|(error, _)| {
             let topic = record.topic.clone();
             if is_queue_full(&error) {
                 Error::QueueFull { topic }
+            } else if inner.client().fatal_error().is_some() {
+                // Nothing is wrong with the record: the next client takes it.
+                Error::Unacknowledged { topic, timeout: self.timeout, cause: error.into() }
             } else {
                 Error::Refused { topic, bytes: record.size(), cause: error.into() }
             }
@@ -187,18 +201,38 @@ impl Producer {
 
     /// How many records wait to be acknowledged.
     pub fn in_flight(&self) -> usize {
-        usize::try_from(self.inner.in_flight_count()).unwrap_or_default()
+        usize::try_from(self.inner.load().in_flight_count()).unwrap_or_default()
     }
 
     /// Waits until all that was sent is acknowledged or has failed, at most for `kafka.delivery_timeout`. A producer
     /// that is dropped without this throws away what it has.
     pub async fn flush(&self) {
-        let (inner, timeout) = (self.inner.clone(), self.timeout);
+        let (inner, timeout) = (self.inner.load_full(), self.timeout);
         let flushed = tokio::task::spawn_blocking(move || inner.flush(Timeout::After(timeout))).await;
         if let Ok(Err(error)) = flushed {
             tracing::warn!(%error, "Records were left unacknowledged at the end");
         }
     }
+}
+
+fn config(settings: &Settings, name: &str) -> ClientConfig {
+    let mut config = client::base(settings, name);
+    config
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        .set("partitioner", "murmur2_random")
+        .set("compression.type", "lz4")
+        .set("message.timeout.ms", settings.delivery_timeout.as_millis().to_string())
+        // A request that hangs is given up in time for the record to be sent again.
+        .set("socket.timeout.ms", settings.delivery_timeout.as_millis().to_string())
+        // A caller waits for each record, but a request to the broker costs as much for one record as for many: what
+        // comes within the same millisecond shares one.
+        .set("linger.ms", "1")
+        .set("queue.buffering.max.messages", settings.queue_records.to_string())
+        .set("queue.buffering.max.kbytes", (settings.queue_bytes >> 10).to_string())
+        .set("retry.backoff.ms", "20")
+        .set("retry.backoff.max.ms", "200");
+    config
 }
 
 impl std::fmt::Debug for Producer {
