@@ -4,10 +4,10 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use domain::mailbox::reply::{Answer, Call, CallError, Reply};
+use domain::mailbox::reply::{Answer, Call, CallError, Reply, Request};
 use domain::{ConnectionId, OrganisationId, Timestamp, TokenVersion};
 use http::HeaderValue;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use secrecy::ExposeSecret;
 use tokio::time::Instant;
 use url::Url;
@@ -52,6 +52,7 @@ struct Inner {
     tariff: Tariff,
     call_timeout: Duration,
     max_body: u64,
+    watch_topic: String,
 }
 
 /// What a call came to besides its result, kept also when it is given up midway.
@@ -76,6 +77,7 @@ impl Client {
             tariff: settings.tariff,
             call_timeout: settings.call_timeout,
             max_body: settings.max_body,
+            watch_topic: settings.watch_topic.clone().unwrap_or_default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -112,6 +114,10 @@ impl Inner {
         ledger: &mut Ledger,
     ) -> Result<Reply, CallError> {
         let access = self.tokens.access(mailbox, call.token_version).await?;
+        // Watches belong to the account: another connection of it may want its pushes.
+        if call.request == Request::Stop && access.shares > 1 {
+            return Ok(Reply::Stopped);
+        }
         let answered = self.send(mailbox, call, &access, deadline, ledger).await?;
         match self.verdict(call, &access, &answered) {
             Err(Verdict::Unauthorized) => {}
@@ -139,9 +145,12 @@ impl Inner {
         let _permit = self.gate.admit(admission).await.map_err(|late| transient(late.to_string()))?;
         // Spent from here on, whatever comes of it.
         ledger.units += units;
-        let request = self
-            .http(mailbox.connection_id)
-            .get(query::url(&self.api_url, &call.request))
+        let (http, url) = (self.http(mailbox.connection_id), query::url(&self.api_url, &call.request));
+        let request = match query::body(&call.request, &self.watch_topic) {
+            None => http.get(url),
+            Some(body) => http.post(url).header(CONTENT_TYPE, "application/json").body(body),
+        };
+        let request = request
             .header(AUTHORIZATION, bearer(access).ok_or_else(|| transient("a token that no header holds".to_owned()))?);
         let answered = transport::fetch(request, self.max_body).await.map_err(|failure| match failure {
             // It would be as large the next time: a smaller page may not.
@@ -154,7 +163,7 @@ impl Inner {
 
     fn verdict(&self, call: &Call, access: &Access, answered: &Answered) -> Result<Reply, Verdict> {
         let Answered { status, headers, body } = answered;
-        if *status == http::StatusCode::OK {
+        if status.is_success() {
             return wire::reply(&call.request, body).map_err(Verdict::Failed);
         }
         let method = query::method(&call.request);

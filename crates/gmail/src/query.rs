@@ -14,6 +14,8 @@ pub(crate) const fn method(request: &Request) -> Method {
         Request::Profile => Method::Profile,
         Request::History { .. } => Method::HistoryList,
         Request::List { .. } => Method::MessagesList,
+        Request::Watch => Method::Watch,
+        Request::Stop => Method::Stop,
     }
 }
 
@@ -26,13 +28,15 @@ pub(crate) fn url(base: &Url, request: &Request) -> Url {
             ("history", "history(id,messagesAdded,labelsAdded,labelsRemoved),nextPageToken,historyId")
         }
         Request::List { .. } => ("messages", "messages(id,threadId),nextPageToken"),
+        Request::Watch => ("watch", "expiration"),
+        Request::Stop => ("stop", ""),
     };
     if let Ok(mut segments) = url.path_segments_mut() {
         segments.pop_if_empty().extend(["gmail", "v1", "users", "me", path]);
     }
     let mut query = url.query_pairs_mut();
     match request {
-        Request::Profile => {}
+        Request::Profile | Request::Watch | Request::Stop => {}
         Request::History { start, token, max } => {
             query.append_pair("startHistoryId", &start.to_string());
             // No label filter: mail that a rule archives carries none of the labels one would ask for.
@@ -47,9 +51,22 @@ pub(crate) fn url(base: &Url, request: &Request) -> Url {
             page(&mut query, token.as_ref(), *max);
         }
     }
-    query.append_pair("fields", fields).append_pair("prettyPrint", "false");
+    if !fields.is_empty() {
+        query.append_pair("fields", fields);
+    }
+    query.append_pair("prettyPrint", "false");
     drop(query);
     url
+}
+
+/// The body of a request; none where the method is GET. `topic` is the Pub/Sub topic that pushes go to.
+pub(crate) fn body(request: &Request, topic: &str) -> Option<String> {
+    match request {
+        Request::Profile | Request::History { .. } | Request::List { .. } => None,
+        // No label filter: what a filter leaves out of the pushes is found late.
+        Request::Watch => Some(serde_json::json!({ "topicName": topic }).to_string()),
+        Request::Stop => Some(String::new()),
+    }
 }
 
 fn page(query: &mut url::form_urlencoded::Serializer<'_, url::UrlQuery<'_>>, token: Option<&PageToken>, max: u16) {
@@ -98,6 +115,15 @@ mod tests {
         assert_eq!(held, "after:1 before:3 -in:drafts -in:chats {in:spam in:trash}");
         let all = Window { since: Timestamp::from_millis(-5), until: Timestamp::from_millis(0) };
         assert_eq!(search(all, false), "after:1 before:1 -in:drafts -in:chats");
+    }
+
+    #[test]
+    fn a_watch_names_its_topic_in_a_body() {
+        let url = text("https://gmail.googleapis.com/", &Request::Watch);
+        assert_eq!(url, "https://gmail.googleapis.com/gmail/v1/users/me/watch?fields=expiration&prettyPrint=false");
+        let body = body(&Request::Watch, "projects/p/topics/t");
+        assert_eq!(body.as_deref(), Some(r#"{"topicName":"projects/p/topics/t"}"#));
+        assert_eq!(super::body(&Request::Profile, "projects/p/topics/t"), None);
     }
 
     #[test]

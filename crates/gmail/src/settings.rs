@@ -35,6 +35,8 @@ pub struct Settings {
     pub token_skew: Duration,
     /// The most access tokens that are kept.
     pub max_tokens: u64,
+    /// The Pub/Sub topic that Gmail pushes changes to, `projects/{project}/topics/{topic}`; none: no mailbox is watched.
+    pub watch_topic: Option<String>,
 }
 
 impl Default for Settings {
@@ -52,6 +54,7 @@ impl Default for Settings {
             tariff: Tariff::default(),
             token_skew: Duration::from_secs(120),
             max_tokens: 50_000,
+            watch_topic: None,
         }
     }
 }
@@ -93,6 +96,10 @@ impl Settings {
                 "How long before its end an access token is renewed; at least 1m",
             ),
             max_tokens: source.read("gmail.max_tokens", default.max_tokens, "The most access tokens that are kept"),
+            watch_topic: source.read_opt(
+                "gmail.watch_topic",
+                "The Pub/Sub topic that Gmail pushes to, projects/{project}/topics/{topic}; none: no watches",
+            ),
         };
         settings.check(source);
         settings
@@ -119,6 +126,9 @@ impl Settings {
         if self.max_body < 1024 * 1024 {
             source.error("gmail.max_body", "must be at least 1MiB");
         }
+        if self.watch_topic.as_deref().is_some_and(|topic| !is_topic(topic)) {
+            source.error("gmail.watch_topic", "must be projects/{project}/topics/{topic}");
+        }
         if self.max_tokens == 0 {
             source.error("gmail.max_tokens", "must be at least 1");
         }
@@ -126,4 +136,12 @@ impl Settings {
             source.error("gmail.token_skew", "must be at least 1m");
         }
     }
+}
+
+/// Whether `text` names a Pub/Sub topic in full.
+fn is_topic(text: &str) -> bool {
+    matches!(
+        text.split('/').collect::<Vec<_>>().as_slice(),
+        ["projects", project, "topics", topic] if !project.is_empty() && !topic.is_empty()
+    )
 }

@@ -76,12 +76,18 @@ fn by_reason(reason: &str, refusal: &Refusal<'_>, envelope: &Envelope) -> Option
         "domainPolicy" => permanent("Gmail.DomainPolicy"),
         "accessNotConfigured" | "SERVICE_DISABLED" | "dailyLimitExceededUnreg" => permanent("Gmail.ApiNotEnabled"),
         "forbidden" => permanent("Gmail.Forbidden"),
+        "failedPrecondition" if is_watch_taken(refusal, envelope) => permanent("Gmail.WatchTaken"),
         // A suspended or unlicensed user, or one whose mail service is off.
         "failedPrecondition" => permanent("Gmail.MailboxUnavailable"),
         "invalidArgument" | "invalid" => Some(Verdict::Failed(refusal.invalid(envelope))),
         "backendError" | "internalError" => Some(Verdict::Failed(refusal.transient(envelope))),
         _ => None,
     }
+}
+
+/// The account is watched for another topic of the project; `users.stop` has to come first.
+fn is_watch_taken(refusal: &Refusal<'_>, envelope: &Envelope) -> bool {
+    refusal.method == Method::Watch && envelope.message.starts_with("Only one user push notification client")
 }
 
 fn by_status(refusal: &Refusal<'_>, envelope: &Envelope) -> Verdict {
@@ -143,7 +149,9 @@ impl Refusal<'_> {
 
     fn invalid(&self, envelope: &Envelope) -> CallError {
         let message = envelope.message.as_str();
-        if message.contains("pageToken") || message.contains("page_token") {
+        if is_watch_taken(self, envelope) {
+            self.permanent("Gmail.WatchTaken", envelope)
+        } else if message.contains("pageToken") || message.contains("page_token") {
             CallError::InvalidPageToken
         } else if self.method == Method::HistoryList && message.contains("startHistoryId") {
             // An id that Gmail no longer takes for one is as good as expired.

@@ -8,9 +8,10 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use domain::mailbox::reply::{
-    CallError, HistoryPage, HistoryRecord, Label, LabelChange, ListPage, MessageRef, PageToken, Profile, Reply, Request,
+    CallError, HistoryPage, HistoryRecord, Label, LabelChange, ListPage, MessageRef, PageToken, Profile, Reply,
+    Request, Watching,
 };
-use domain::{HistoryId, MessageId};
+use domain::{HistoryId, MessageId, Timestamp};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, SeqAccess, Visitor};
 
@@ -27,6 +28,8 @@ pub(crate) fn reply(request: &Request, body: &[u8]) -> Result<Reply, CallError> 
         }),
         Request::List { .. } => read::<ListBody>(body)
             .map(|body| Reply::List(ListPage { messages: body.messages.0, next: token(body.next_page_token) })),
+        Request::Watch => read::<WatchBody>(body).map(|body| Reply::Watch(Watching { expires_at: body.expiration.0 })),
+        Request::Stop => Ok(Reply::Stopped),
     }
 }
 
@@ -65,6 +68,36 @@ fn complaint<T: DeserializeOwned>(body: &[u8], error: &serde_json::Error) -> Cal
 #[serde(rename_all = "camelCase")]
 struct ProfileBody {
     history_id: HistoryId,
+}
+
+#[derive(Deserialize)]
+struct WatchBody {
+    expiration: Expiration,
+}
+
+/// Milliseconds since the epoch, as a string by the schema and as a number by accident.
+struct Expiration(Timestamp);
+
+impl<'de> Deserialize<'de> for Expiration {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Millis;
+        impl Visitor<'_> for Millis {
+            type Value = i64;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("milliseconds since the epoch")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<i64, E> {
+                text.parse().map_err(|_| E::invalid_type(serde::de::Unexpected::Other("some text"), &self))
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<i64, E> {
+                i64::try_from(number).map_err(|_| E::invalid_type(serde::de::Unexpected::Unsigned(number), &self))
+            }
+        }
+        deserializer.deserialize_any(Millis).map(Timestamp::from_millis).map(Self)
+    }
 }
 
 #[derive(Deserialize)]

@@ -140,6 +140,11 @@ pub enum Request {
         /// At most so many messages, 1 to 500.
         max: u16,
     },
+    /// `users.watch` for changes of any label, on the Pub/Sub topic that the client is set up with.
+    Watch,
+    /// `users.stop`: no more pushes for this account. Whoever makes the calls leaves it out where another connection
+    /// of the same account may still want them.
+    Stop,
 }
 
 /// What came of a call.
@@ -164,6 +169,17 @@ pub enum Reply {
     History(HistoryPage),
     /// To [`Request::List`].
     List(ListPage),
+    /// To [`Request::Watch`].
+    Watch(Watching),
+    /// To [`Request::Stop`].
+    Stopped,
+}
+
+/// `users.watch`, as far as the mailbox cares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Watching {
+    /// When it ends if it is not renewed: about 7 days from now.
+    pub expires_at: Timestamp,
 }
 
 /// `users.getProfile`, as far as the mailbox cares.

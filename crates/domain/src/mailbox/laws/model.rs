@@ -189,6 +189,8 @@ impl Gmail {
                 let (messages, next) = Self::page(&messages, token.as_ref(), *max);
                 Ok(Reply::List(ListPage { messages, next }))
             }
+            Request::Watch => Ok(Reply::Watch(Watching { expires_at: Timestamp::from_millis(now + 7 * 86_400_000) })),
+            Request::Stop => Ok(Reply::Stopped),
         }
     }
 
