@@ -42,6 +42,7 @@ impl Mailboxes for Memory {
             Request::History { start, token, max } => (Reply::History(page(arrived, start, token, max)), 2),
             // What arrived before the first sync is not what is measured.
             Request::List { .. } => (Reply::List(ListPage::default()), 5),
+            Request::Watch | Request::Stop => (Reply::Stopped, 0),
         };
         Answer { result: Ok(reply), date: None, units, token_version: call.token_version }
     }
