@@ -2,5 +2,7 @@
 
 mod api;
 mod away;
+mod idempotency;
+mod limits;
 mod refusals;
 mod sync;

@@ -10,6 +10,7 @@
 mod at;
 pub mod connections;
 mod error;
+pub mod idempotency;
 pub mod jobs;
 pub mod keys;
 mod migrate;

@@ -10,7 +10,10 @@ use crate::Error;
 use crate::settings::Target;
 
 /// Every migration ever released, in order. What is released never changes; a change is a new file.
-const MIGRATIONS: [(&str, &str); 1] = [("V1__first", include_str!("../migrations/V1__first.sql"))];
+const MIGRATIONS: &[(&str, &str)] = &[
+    ("V1__first", include_str!("../migrations/V1__first.sql")),
+    ("V3__idempotency", include_str!("../migrations/V3__idempotency.sql")),
+];
 
 /// How long one migration may work, and how long a process waits for another's.
 const PATIENCE: Duration = Duration::from_secs(600);

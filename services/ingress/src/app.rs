@@ -3,19 +3,22 @@
 use std::sync::Arc;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use domain::{ConnectionId, JobId, OrganisationId, PollGmailConnection, Timestamp, TokenVersion, Trigger};
+use domain::{ConnectionId, JobId, OrganisationId, PollGmailConnection, Timestamp, TokenVersion, Trigger, Window};
 use events::TraceParent;
 use events::headers::{Envelope, TRACE_PARENT};
-use http::header::WWW_AUTHENTICATE;
+use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use kafka::{OutRecord, Producer};
 use sha2::{Digest, Sha256};
 use store::Store;
 use store::keys::{KeyIdentity, Scope};
 
 use crate::Settings;
+use crate::idempotency::Keyed;
 use crate::known::Known;
+use crate::limits::{Bucket, Buckets};
 use crate::problem::{Code, Problem};
 use crate::rows::Rows;
+use crate::upkeep::Uses;
 
 /// What every call needs.
 pub(crate) struct App {
@@ -23,11 +26,29 @@ pub(crate) struct App {
     job_deadline: domain::Duration,
     commands: Arc<str>,
     producer: Producer,
-    store: Store,
+    pub(crate) store: Store,
     rows: Rows,
     /// By the hash of the key's text: the text itself stays in no memory of ours.
-    keys: Known<[u8; 32], Arc<KeyIdentity>>,
+    keys: Known<[u8; 32], Arc<Caller>>,
+    buckets: Buckets,
+    uses: Arc<Uses>,
     connections: Known<(OrganisationId, ConnectionId), TokenVersion>,
+}
+
+/// Whoever has a living key.
+struct Caller {
+    key: KeyIdentity,
+    /// How much the key has asked for: the same bucket however often the key is looked up.
+    bucket: Arc<Bucket>,
+}
+
+/// A job that is to be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted {
+    /// What asks for it.
+    pub(crate) trigger: Trigger,
+    /// What is to be listed, for a backfill.
+    pub(crate) window: Option<Window>,
 }
 
 impl App {
@@ -41,24 +62,40 @@ impl App {
             producer,
             rows: Rows::start(store.clone(), settings.max_in_flight),
             keys: Known::new(settings.cache_entries, settings.cache_ttl),
+            buckets: Buckets::new(settings.rate_limit, settings.rate_burst, settings.cache_entries),
+            uses: Arc::default(),
             connections: Known::new(settings.cache_entries, settings.cache_ttl),
             store,
         }
     }
 
-    /// The organisation that the request's API key speaks for, if the key may do this.
+    /// The organisation that the request's API key speaks for, if the key may do this, now.
     pub(crate) async fn authenticate(&self, headers: &HeaderMap, needed: Scope) -> Result<OrganisationId, Problem> {
         let key = headers.get(&self.api_key_header).ok_or_else(|| self.challenge(Code::ApiKeyMissing))?;
         // A key is ASCII; what is not can be no key.
         let text = key.to_str().map_err(|_| self.challenge(Code::ApiKeyInvalid))?;
         let hash: [u8; 32] = Sha256::digest(text.as_bytes()).into();
-        let ask = async { Ok(store::keys::authenticate(&self.store, text).await?.map(Arc::new)) };
-        let identity = self.keys.get(hash, ask).await.map_err(|error| database_problem(&error))?;
-        let identity = identity.ok_or_else(|| self.challenge(Code::ApiKeyInvalid))?;
-        if !identity.scopes.contains(&needed) {
+        let ask = async { Ok(store::keys::authenticate(&self.store, text).await?.map(|key| self.caller(key))) };
+        let caller = self.keys.get(hash, ask).await.map_err(|error| database_problem(&error))?;
+        let caller = caller.ok_or_else(|| self.challenge(Code::ApiKeyInvalid))?;
+        self.buckets.take(&caller.bucket).map_err(|wait| {
+            let seconds = u32::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
+            Problem::from(Code::RateLimited).with_header(RETRY_AFTER, seconds.into())
+        })?;
+        if !caller.key.scopes.contains(&needed) {
             return Err(Code::ScopeMissing.into());
         }
-        Ok(identity.organisation_id)
+        Ok(caller.key.organisation_id)
+    }
+
+    fn caller(&self, key: KeyIdentity) -> Arc<Caller> {
+        self.uses.note(&key, now());
+        Arc::new(Caller { bucket: self.buckets.of(key.key_id), key })
+    }
+
+    /// The uses of keys, for the task that writes them.
+    pub(crate) fn uses(&self) -> Arc<Uses> {
+        Arc::clone(&self.uses)
     }
 
     /// A 401 names the way to authenticate (RFC 9110 §15.5.2).
@@ -68,32 +105,52 @@ impl App {
         Problem::from(code).with_header(WWW_AUTHENTICATE, challenge)
     }
 
-    /// Asks for a sync: ends when Kafka has acknowledged the command and the job's row is there.
+    /// Asks for a job: ends when Kafka has acknowledged the command and the job's row is there.
     ///
     /// The command goes first. A crash between the two leaves a command whose row the projector will write; the other
     /// order would leave a row whose job never runs.
-    pub(crate) async fn start_sync(
+    ///
+    /// With a key the job's id is claimed before that, so that the request sent again asks for the same job. Where the
+    /// row is not there yet the command is written again: the mailbox takes a job's second command for none.
+    pub(crate) async fn start_job(
         &self,
         organisation_id: OrganisationId,
         connection_id: ConnectionId,
+        wanted: Wanted,
+        keyed: Option<Keyed>,
         headers: &HeaderMap,
     ) -> Result<JobId, Problem> {
-        let token_version = self.connection(organisation_id, connection_id).await?.ok_or(Code::ConnectionNotFound)?;
-        let now = jiff::Timestamp::now().as_millisecond();
-        let requested_at = Timestamp::from_millis(now);
+        let requested_at = now();
+        let Some(token_version) = self.connection(organisation_id, connection_id).await? else {
+            // What was answered once is answered the same, though the connection is gone.
+            let before = match keyed {
+                Some(keyed) => self.recall(organisation_id, &keyed, requested_at).await?,
+                None => None,
+            };
+            let started = before.filter(|before| before.is_a_job).ok_or(Code::ConnectionNotFound)?;
+            return Ok(JobId::from_uuid(started.made_id));
+        };
+        let mut job_id = new_job_id(requested_at);
+        if let Some(keyed) = keyed {
+            let same = self.claim(organisation_id, &keyed, *job_id.as_uuid(), requested_at).await?;
+            job_id = JobId::from_uuid(same.made_id);
+            if same.is_a_job {
+                return Ok(job_id);
+            }
+        }
         let command = PollGmailConnection {
-            job_id: new_job_id(now),
+            job_id,
             organisation_id,
             connection_id,
-            trigger: Trigger::Api,
-            window: None,
+            trigger: wanted.trigger,
+            window: wanted.window,
             token_version,
             requested_at,
             deadline: requested_at + self.job_deadline,
         };
         self.produce(&command, trace(headers)).await?;
-        self.rows.insert(command.clone()).await.map_err(|_| Code::DatabaseUnavailable)?;
-        Ok(command.job_id)
+        self.rows.insert(command).await.map_err(|_| Code::DatabaseUnavailable)?;
+        Ok(job_id)
     }
 
     /// Writes the command; ends when all in-sync replicas have it.
@@ -132,10 +189,15 @@ impl App {
     }
 }
 
+/// The wall clock.
+pub(crate) fn now() -> Timestamp {
+    Timestamp::from_millis(jiff::Timestamp::now().as_millisecond())
+}
+
 /// An id by the time and at random (UUIDv7): rows of new jobs lie side by side in the index, and whoever may read the
 /// job is told its time anyway. Not by `Uuid::now_v7`, whose counter is behind a lock.
-fn new_job_id(now_ms: i64) -> JobId {
-    let millis = u64::try_from(now_ms).unwrap_or(0);
+fn new_job_id(now: Timestamp) -> JobId {
+    let millis = u64::try_from(now.as_millis()).unwrap_or(0);
     JobId::from_uuid(uuid::Builder::from_unix_timestamp_millis(millis, &rand::random()).into_uuid())
 }
 
@@ -148,7 +210,7 @@ fn trace(headers: &HeaderMap) -> TraceParent {
 }
 
 /// What the caller is told of a failure of the store; the log is told the rest.
-fn database_problem(error: &store::Error) -> Problem {
+pub(crate) fn database_problem(error: &store::Error) -> Problem {
     if error.is_unavailable() {
         tracing::warn!(%error, "The database does not answer");
         Code::DatabaseUnavailable.into()

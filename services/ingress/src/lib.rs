@@ -7,12 +7,15 @@ mod api;
 mod app;
 mod body;
 mod guard;
+mod idempotency;
 mod known;
+mod limits;
 mod metrics;
 mod problem;
 mod rows;
 mod server;
 mod settings;
+mod upkeep;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -31,6 +34,7 @@ pub use settings::Settings;
 use crate::app::App;
 use crate::guard::Guarded;
 use crate::server::Limits;
+use crate::upkeep::Uses;
 
 /// How often readiness is looked at anew.
 const READINESS: Duration = Duration::from_secs(2);
@@ -41,6 +45,7 @@ pub struct Ingress {
     guarded: Guarded,
     limits: Limits,
     store: Store,
+    uses: Arc<Uses>,
     ready: Check,
 }
 
@@ -63,6 +68,7 @@ impl Ingress {
         let producer = Producer::new(kafka, "ingress")?;
         let commands = topics.name(Topic::Poll).clone();
         let app = Arc::new(App::new(settings, producer, commands, store.clone()));
+        let uses = app.uses();
         let router = api::router(app, &settings.api_key_header);
         let listener = TcpListener::bind(settings.listen)
             .await
@@ -76,6 +82,7 @@ impl Ingress {
                 drain: settings.drain_timeout,
             },
             store,
+            uses,
             ready,
         })
     }
@@ -94,9 +101,11 @@ impl Ingress {
     /// None that would end it; the signature is that of every service.
     pub async fn serve(self, shutdown: Shutdown) -> anyhow::Result<()> {
         tracing::info!(address = %self.address()?, "API open");
-        let watch = tokio::spawn(watch_readiness(self.ready, self.store, shutdown.clone()));
+        let watch = tokio::spawn(watch_readiness(self.ready, self.store.clone(), shutdown.clone()));
+        let upkeep = tokio::spawn(upkeep::run(self.store, self.uses, shutdown.clone()));
         server::serve(self.listener, self.guarded, self.limits, shutdown).await;
         watch.abort();
+        upkeep.await.context("the upkeep panicked")?;
         Ok(())
     }
 }

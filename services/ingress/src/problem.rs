@@ -9,106 +9,126 @@ use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-/// Everything that the API refuses or fails with. The name is the `title` of the answer, and part of the contract.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Code {
-    /// No API key was sent.
-    ApiKeyMissing,
-    /// The API key is unknown or revoked.
-    ApiKeyInvalid,
-    /// The API key may not do this.
-    ScopeMissing,
-    /// The connection does not exist, is not the caller's, or was revoked: one answer for all.
-    ConnectionNotFound,
-    /// The job does not exist or is not the caller's.
-    JobNotFound,
-    /// The body is not what the call takes.
-    BodyInvalid,
-    /// The body is larger than any call takes.
-    BodyTooLarge,
-    /// The body is not JSON.
-    MediaTypeUnsupported,
-    /// No call has this path.
-    PathNotFound,
-    /// The path has no such method; `Allow` names those it has.
-    MethodNotAllowed,
-    /// Any other refusal of the framework.
-    Refused(StatusCode),
-    /// A bug of ours.
-    Internal,
-    /// Kafka did not acknowledge in time.
-    BrokerUnavailable,
-    /// Postgres did not answer in time.
-    DatabaseUnavailable,
-    /// More requests at once than this instance takes.
-    Overloaded,
-    /// The request took longer than the server allows.
-    TimedOut,
+/// What there is to say of a code.
+pub(crate) struct Entry {
+    /// The status of the answer.
+    pub(crate) status: StatusCode,
+    /// The dotted code: the `title`.
+    pub(crate) title: &'static str,
+    /// What happened, in a sentence.
+    pub(crate) meaning: &'static str,
+    /// What to do about it, in a sentence.
+    pub(crate) remedy: &'static str,
+    /// Both.
+    pub(crate) detail: &'static str,
+    /// After how many seconds the same request may do better.
+    pub(crate) retry_after: Option<u16>,
+}
+
+/// One line for each code, from which all else about it follows: its name, its status, `after N` where the same request
+/// may do better N seconds later, its title, what it means, and what to do.
+macro_rules! codes {
+    ($($name:ident = $status:ident $(after $retry:literal)?, $title:literal, $meaning:literal, $remedy:literal;)+) => {
+        /// Everything that the API refuses or fails with. Its `title` is part of the contract.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum Code {
+            $(#[doc = $meaning] $name,)+
+            /// Any other refusal of the framework.
+            Refused(StatusCode),
+        }
+
+        impl Code {
+            /// All that have a line of their own.
+            pub(crate) const ALL: &[Self] = &[$(Self::$name),+];
+
+            /// What there is to say of it.
+            pub(crate) const fn entry(self) -> Entry {
+                match self {
+                    $(Self::$name => Entry {
+                        status: StatusCode::$status,
+                        title: $title,
+                        meaning: $meaning,
+                        remedy: $remedy,
+                        detail: concat!($meaning, " ", $remedy),
+                        retry_after: codes!(@after $($retry)?),
+                    },)+
+                    Self::Refused(status) => Entry {
+                        status,
+                        title: "Request.Refused",
+                        meaning: "The request was refused before it reached a call of this API.",
+                        remedy: "See the status.",
+                        detail: "The request was refused before it reached a call of this API; see the status.",
+                        retry_after: None,
+                    },
+                }
+            }
+        }
+    };
+    (@after) => { None };
+    (@after $seconds:literal) => { Some($seconds) };
+}
+
+codes! {
+    ApiKeyMissing = UNAUTHORIZED, "Auth.ApiKeyMissing",
+        "The request carries no API key.",
+        "Send it in the header that the API document names.";
+    ApiKeyInvalid = UNAUTHORIZED, "Auth.ApiKeyInvalid",
+        "The API key is unknown or was revoked.",
+        "Use a living key of your organisation.";
+    ScopeMissing = FORBIDDEN, "Auth.ScopeMissing",
+        "The API key may not do this.",
+        "Use a key with the scope that the call needs.";
+    ConnectionNotFound = NOT_FOUND, "Gmail.ConnectionNotFound",
+        "The Gmail connection does not exist.",
+        "Check its id, and that the API key is of the organisation that connected it.";
+    JobNotFound = NOT_FOUND, "Job.NotFound",
+        "The job does not exist.",
+        "Check its id, and that the API key is of the organisation that asked for it.";
+    BodyInvalid = BAD_REQUEST, "Request.BodyInvalid",
+        "The body is not what this call takes.",
+        "See the call in the API document.";
+    BodyTooLarge = PAYLOAD_TOO_LARGE, "Request.BodyTooLarge",
+        "The body is larger than this API takes.",
+        "Send less than 16 KiB.";
+    IdempotencyKeyInvalid = BAD_REQUEST, "Request.IdempotencyKeyInvalid",
+        "The Idempotency-Key is not 1 to 255 visible ASCII characters, or was sent twice.",
+        "Send one such as a UUID, new for each thing that is asked for.";
+    IdempotencyKeyReused = UNPROCESSABLE_ENTITY, "Request.IdempotencyKeyReused",
+        "The Idempotency-Key was sent before with another request.",
+        "Send a new key for a new request, and the same request with the same key.";
+    MediaTypeUnsupported = UNSUPPORTED_MEDIA_TYPE, "Request.MediaTypeUnsupported",
+        "The body is not JSON.",
+        "Send it as application/json.";
+    MethodNotAllowed = METHOD_NOT_ALLOWED, "Request.MethodNotAllowed",
+        "This path does not take this method.",
+        "The header Allow names those it takes.";
+    PathNotFound = NOT_FOUND, "Request.PathNotFound",
+        "No call of this API has this path.",
+        "See /openapi.json.";
+    RateLimited = TOO_MANY_REQUESTS after 1, "Request.RateLimited",
+        "The API key asks more often than it may.",
+        "Ask again after the seconds of Retry-After, and less often.";
+    BrokerUnavailable = SERVICE_UNAVAILABLE after 2, "Server.BrokerUnavailable",
+        "The command could not be confirmed as written, so it may not run.",
+        "Ask again; that is safe.";
+    DatabaseUnavailable = SERVICE_UNAVAILABLE after 2, "Server.DatabaseUnavailable",
+        "The database did not answer in time.",
+        "Ask again; that is safe.";
+    Internal = INTERNAL_SERVER_ERROR, "Server.Internal",
+        "The server failed to answer this request; the failure was logged.",
+        "Tell the operator when it was and what was asked.";
+    Overloaded = SERVICE_UNAVAILABLE after 1, "Server.Overloaded",
+        "The server has more requests than it takes at once.",
+        "Ask again later.";
+    TimedOut = SERVICE_UNAVAILABLE after 1, "Server.TimedOut",
+        "The request took longer than the server allows.",
+        "Ask again; that is safe.";
 }
 
 impl Code {
     /// The status of the answer.
     pub(crate) const fn status(self) -> StatusCode {
-        match self {
-            Self::ApiKeyMissing | Self::ApiKeyInvalid => StatusCode::UNAUTHORIZED,
-            Self::ScopeMissing => StatusCode::FORBIDDEN,
-            Self::ConnectionNotFound | Self::JobNotFound | Self::PathNotFound => StatusCode::NOT_FOUND,
-            Self::BodyInvalid => StatusCode::BAD_REQUEST,
-            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::MediaTypeUnsupported => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Refused(status) => status,
-            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::BrokerUnavailable | Self::DatabaseUnavailable | Self::Overloaded | Self::TimedOut => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-        }
-    }
-
-    /// The dotted code: the `title`.
-    pub(crate) const fn title(self) -> &'static str {
-        match self {
-            Self::ApiKeyMissing => "Auth.ApiKeyMissing",
-            Self::ApiKeyInvalid => "Auth.ApiKeyInvalid",
-            Self::ScopeMissing => "Auth.ScopeMissing",
-            Self::ConnectionNotFound => "Gmail.ConnectionNotFound",
-            Self::JobNotFound => "Job.NotFound",
-            Self::BodyInvalid => "Request.BodyInvalid",
-            Self::BodyTooLarge => "Request.BodyTooLarge",
-            Self::MediaTypeUnsupported => "Request.MediaTypeUnsupported",
-            Self::PathNotFound => "Request.PathNotFound",
-            Self::MethodNotAllowed => "Request.MethodNotAllowed",
-            Self::Refused(_) => "Request.Refused",
-            Self::Internal => "Server.Internal",
-            Self::BrokerUnavailable => "Server.BrokerUnavailable",
-            Self::DatabaseUnavailable => "Server.DatabaseUnavailable",
-            Self::Overloaded => "Server.Overloaded",
-            Self::TimedOut => "Server.TimedOut",
-        }
-    }
-
-    /// One sentence on what happened and what to do.
-    const fn detail(self) -> &'static str {
-        match self {
-            Self::ApiKeyMissing => "The request carries no API key; send it in the header that the API document names.",
-            Self::ApiKeyInvalid => "The API key is unknown or was revoked; use a living key of your organisation.",
-            Self::ScopeMissing => "The API key may not do this; use one with the scope that the call needs.",
-            Self::ConnectionNotFound => "The Gmail connection does not exist.",
-            Self::JobNotFound => "The job does not exist.",
-            Self::BodyInvalid => "The body is not what this call takes; see the API document.",
-            Self::BodyTooLarge => "The body is larger than this API takes.",
-            Self::MediaTypeUnsupported => "The body is not JSON; send it as application/json.",
-            Self::PathNotFound => "No call of this API has this path; see /openapi.json.",
-            Self::MethodNotAllowed => "This path does not take this method; the header Allow names those it takes.",
-            Self::Refused(_) => "The request was refused before it reached a call of this API.",
-            Self::Internal => "The server failed to answer this request; the failure was logged.",
-            Self::BrokerUnavailable => {
-                "The command could not be confirmed as written; the sync may not run. Asking again is safe."
-            }
-            Self::DatabaseUnavailable => "The database did not answer in time. Asking again is safe.",
-            Self::Overloaded => "The server has more requests than it takes at once; ask again later.",
-            Self::TimedOut => "The request took longer than the server allows. Asking again is safe.",
-        }
+        self.entry().status
     }
 
     /// Where the status is defined: a `type` that resolves.
@@ -119,31 +139,14 @@ impl Code {
             403 => "https://www.rfc-editor.org/rfc/rfc9110#section-15.5.4",
             404 => "https://www.rfc-editor.org/rfc/rfc9110#section-15.5.5",
             405 => "https://www.rfc-editor.org/rfc/rfc9110#section-15.5.6",
+            409 => "https://www.rfc-editor.org/rfc/rfc9110#section-15.5.10",
             413 => "https://www.rfc-editor.org/rfc/rfc9110#section-15.5.14",
             415 => "https://www.rfc-editor.org/rfc/rfc9110#section-15.5.16",
+            422 => "https://www.rfc-editor.org/rfc/rfc9110#section-15.5.21",
+            429 => "https://www.rfc-editor.org/rfc/rfc6585#section-4",
             500 => "https://www.rfc-editor.org/rfc/rfc9110#section-15.6.1",
             503 => "https://www.rfc-editor.org/rfc/rfc9110#section-15.6.4",
             _ => "about:blank",
-        }
-    }
-
-    /// After how many seconds the same request may do better.
-    const fn retry_after(self) -> Option<u16> {
-        match self {
-            Self::BrokerUnavailable | Self::DatabaseUnavailable => Some(2),
-            Self::Overloaded | Self::TimedOut => Some(1),
-            Self::ApiKeyMissing
-            | Self::ApiKeyInvalid
-            | Self::ScopeMissing
-            | Self::ConnectionNotFound
-            | Self::JobNotFound
-            | Self::BodyInvalid
-            | Self::BodyTooLarge
-            | Self::MediaTypeUnsupported
-            | Self::PathNotFound
-            | Self::MethodNotAllowed
-            | Self::Refused(_)
-            | Self::Internal => None,
         }
     }
 }
@@ -209,18 +212,19 @@ pub(crate) fn finish(mut response: Response, instance: &str) -> Response {
     }
     let problem = response.extensions_mut().remove::<Problem>().unwrap_or_else(|| framework_refusal(status).into());
     let code = problem.code;
+    let entry = code.entry();
     let document = Document {
         r#type: code.kind(),
-        title: code.title(),
+        title: entry.title,
         status: status.as_u16(),
-        detail: problem.detail.as_deref().unwrap_or(code.detail()),
+        detail: problem.detail.as_deref().unwrap_or(entry.detail),
         instance,
     };
     let body = serde_json::to_vec(&document).expect("a flat struct of text and a number serialises");
     let headers = response.headers_mut();
     headers.remove(CONTENT_LENGTH);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    if let Some(seconds) = code.retry_after() {
+    if let Some(seconds) = entry.retry_after {
         headers.insert(RETRY_AFTER, seconds.into());
     }
     if let Some((name, value)) = problem.header {

@@ -23,6 +23,10 @@ pub struct Settings {
     pub cache_ttl: Duration,
     /// API keys and connections remembered at most, each.
     pub cache_entries: u64,
+    /// Requests a second that an API key may make over time, counted by each instance for itself.
+    pub rate_limit: u32,
+    /// Requests that an API key may make at once.
+    pub rate_burst: u32,
     /// Connections open at once; more wait in the kernel's queue.
     pub max_connections: usize,
     /// Requests worked on at once; more are answered 503.
@@ -70,6 +74,12 @@ impl Settings {
                 100_000,
                 "API keys, and likewise connections, remembered at most",
             ),
+            rate_limit: source.read(
+                "ingress.rate_limit",
+                200,
+                "Requests a second that each instance takes from one API key over time; more are answered 429",
+            ),
+            rate_burst: source.read("ingress.rate_burst", 1000, "Requests that an API key may make at once"),
             max_connections: source.read(
                 "ingress.max_connections",
                 8192,
@@ -103,6 +113,11 @@ impl Settings {
         }
         if self.job_deadline < Duration::from_secs(1) {
             source.error("ingress.job_deadline", "must be at least 1s");
+        }
+        for (key, value) in [("ingress.rate_limit", self.rate_limit), ("ingress.rate_burst", self.rate_burst)] {
+            if !(1..=100_000_000).contains(&value) {
+                source.error(key, "must be from 1 to 100000000");
+            }
         }
         for (key, value) in
             [("ingress.max_connections", self.max_connections), ("ingress.max_in_flight", self.max_in_flight)]

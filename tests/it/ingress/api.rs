@@ -27,6 +27,13 @@ pub(super) struct Api {
     pub(super) client: Client,
     pub(super) store: Store,
     pub(super) tenant: Tenant,
+    settings: BTreeMap<String, String>,
+    shutdown: Shutdown,
+}
+
+/// One more instance of the service. Stops when dropped.
+pub(super) struct Beside {
+    pub(super) base: String,
     shutdown: Shutdown,
 }
 
@@ -48,16 +55,20 @@ impl Api {
 
     /// The same with other settings.
     pub(super) async fn start_with(place: Place, settings: BTreeMap<String, String>) -> Self {
-        let mut source = Source::from_parts(None, settings);
-        let kafka = kafka::Settings::read(&mut source);
-        let store = Store::connect(&store::Settings::read(&mut source)).unwrap();
-        let settings = ingress::Settings::read(&mut source);
-        let ingress = Ingress::start(&settings, &kafka, store.clone(), &Health::new()).await.unwrap();
-        let base = format!("http://{}", ingress.address().unwrap());
-        let shutdown = Shutdown::new();
-        tokio::spawn(ingress.serve(shutdown.clone()));
+        let (store, base, shutdown) = instance(&settings).await;
         let tenant = tenant(&store).await;
-        Self { place, base, client: Client::new(), store, tenant, shutdown }
+        Self { place, base, client: Client::new(), store, tenant, settings, shutdown }
+    }
+
+    /// One more instance, on the same broker and database.
+    pub(super) async fn beside(&self) -> Beside {
+        let (_, base, shutdown) = instance(&self.settings).await;
+        Beside { base, shutdown }
+    }
+
+    /// Orders the service to stop.
+    pub(super) fn stop(&self) {
+        self.shutdown.request();
     }
 
     /// A request with the tenant's key.
@@ -83,6 +94,29 @@ impl Api {
     }
 }
 
+async fn instance(settings: &BTreeMap<String, String>) -> (Store, String, Shutdown) {
+    let mut source = Source::from_parts(None, settings.clone());
+    let kafka = kafka::Settings::read(&mut source);
+    let store = Store::connect(&store::Settings::read(&mut source)).unwrap();
+    let settings = ingress::Settings::read(&mut source);
+    let ingress = Ingress::start(&settings, &kafka, store.clone(), &Health::new()).await.unwrap();
+    let base = format!("http://{}", ingress.address().unwrap());
+    let shutdown = Shutdown::new();
+    tokio::spawn(ingress.serve(shutdown.clone()));
+    (store, base, shutdown)
+}
+
+/// The wall clock.
+pub(super) fn now() -> Timestamp {
+    Timestamp::from_millis(jiff::Timestamp::now().as_millisecond())
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        self.shutdown.request();
+    }
+}
+
 impl Drop for Api {
     fn drop(&mut self) {
         self.shutdown.request();
@@ -96,7 +130,7 @@ pub(super) fn sync_path(connection: &str) -> String {
 
 /// One more organisation.
 pub(super) async fn tenant(store: &Store) -> Tenant {
-    let now = Timestamp::from_millis(jiff::Timestamp::now().as_millisecond());
+    let now = now();
     let organisation = organisations::create(store, "tests", now).await.unwrap().organisation_id;
     let (key, text) = keys::create(store, organisation, "tests", &[Scope::Read, Scope::Write], now).await.unwrap();
     let refresh_token = SecretString::from("of no use here");
@@ -110,7 +144,7 @@ pub(super) async fn assert_problem(answer: Response, status: u16, title: &str) -
     let path = answer.url().path().to_owned();
     assert_eq!(answer.status().as_u16(), status, "{path}");
     assert_eq!(answer.headers()["content-type"], "application/problem+json", "{path}");
-    assert_eq!(answer.headers().contains_key("retry-after"), status == 503, "{path}");
+    assert_eq!(answer.headers().contains_key("retry-after"), matches!(status, 429 | 503), "{path}");
     let body: Value = answer.json().await.unwrap();
     assert_eq!(body["title"], title, "{body}");
     assert_eq!(body["status"], status, "{body}");

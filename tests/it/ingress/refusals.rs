@@ -2,18 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use domain::Timestamp;
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use store::keys::{self, Scope};
 use uuid::Uuid;
 
-use super::api::{Api, assert_problem, sync_path, tenant};
+use super::api::{Api, assert_problem, now, sync_path, tenant};
 use crate::support::{committed, wait_until};
-
-fn now() -> Timestamp {
-    Timestamp::from_millis(jiff::Timestamp::now().as_millisecond())
-}
 
 /// Header lines that differ from answer to answer by their nature.
 const OF_THE_MOMENT: [&str; 2] = ["date", "content-length"];

@@ -5,10 +5,13 @@ use axum::extract::State;
 use axum::http::HeaderName;
 use serde_json::Value;
 use std::sync::Arc;
+use utoipa::openapi::content::ContentBuilder;
+use utoipa::openapi::header::HeaderBuilder;
+use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, SchemaType, Type};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
-use utoipa::openapi::{RefOr, Schema, Server};
-use utoipa::{OpenApi, PartialSchema, ToSchema};
+use utoipa::openapi::{Ref, RefOr, Required, ResponseBuilder, Schema, Server};
+use utoipa::{IntoParams, OpenApi, PartialSchema, ToSchema};
 
 /// What a refusal or failure looks like (RFC 9457), with the schema that the API's owner published for it.
 pub(super) struct ProblemDetails;
@@ -57,9 +60,107 @@ impl ToSchema for SyncStartedResponse {}
 )]
 struct Document;
 
+/// The header `Idempotency-Key`, for calls that take it.
+pub(super) struct IdempotencyKey;
+
+impl IntoParams for IdempotencyKey {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let key = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .pattern(Some("^[!-~]+$"))
+            .min_length(Some(1))
+            .max_length(Some(255));
+        let key = ParameterBuilder::new()
+            .name("Idempotency-Key")
+            .parameter_in(ParameterIn::Header)
+            .required(Required::False)
+            .description(Some(
+                "Names the request: sent again within 24 hours with the same key it is answered the same, and nothing \
+                 more comes of it. Another request with the same key is refused.",
+            ))
+            .schema(Some(key));
+        vec![key.build()]
+    }
+}
+
+/// Refusals and failures that many calls share: name, status, codes.
+const SHARED: [(&str, &str, &str); 8] = [
+    ("Unauthorized", "401", "Auth.ApiKeyMissing, Auth.ApiKeyInvalid"),
+    (
+        "Forbidden",
+        "403",
+        "Auth.ScopeMissing — the key lacks the scope that the call needs: `read` to look, `write` to change",
+    ),
+    ("BodyTooLarge", "413", "Request.BodyTooLarge"),
+    ("MediaTypeUnsupported", "415", "Request.MediaTypeUnsupported"),
+    ("IdempotencyKeyReused", "422", "Request.IdempotencyKeyReused — the key was sent before with another request"),
+    ("RateLimited", "429", "Request.RateLimited — ask again after Retry-After"),
+    ("Internal", "500", "Server.Internal"),
+    (
+        "Unavailable",
+        "503",
+        "Server.BrokerUnavailable, Server.DatabaseUnavailable, Server.Overloaded, Server.TimedOut — nothing was promised; ask again after Retry-After",
+    ),
+];
+
+/// Adds to every call what it shares with others, but for what it says itself.
+fn share_responses(document: &mut utoipa::openapi::OpenApi) {
+    let components = document.components.get_or_insert_default();
+    for (name, status, codes) in SHARED {
+        components.responses.insert(name.to_owned(), shared(status, codes).into());
+    }
+    for item in document.paths.paths.values_mut() {
+        let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
+        for operation in operations.into_iter().flatten() {
+            let has_key = operation.security.is_some();
+            let has_body = operation.request_body.is_some() || operation.responses.responses.contains_key("202");
+            let is_idempotent = operation.parameters.iter().flatten().any(|parameter| match parameter {
+                RefOr::T(parameter) => parameter.name == "Idempotency-Key",
+                RefOr::Ref(_) => false,
+            });
+            for (name, status, _) in SHARED {
+                let answers = match status {
+                    "401" | "403" | "429" => has_key,
+                    "413" | "415" => has_body,
+                    "422" => is_idempotent,
+                    _ => true,
+                };
+                if answers {
+                    let response = Ref::from_response_name(name);
+                    operation.responses.responses.entry(status.to_owned()).or_insert(RefOr::Ref(response));
+                }
+            }
+        }
+    }
+}
+
+/// A problem document, with the headers that come with its status.
+fn shared(status: &str, codes: &str) -> utoipa::openapi::Response {
+    let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("ProblemDetails"))).build();
+    let header = |schema: ObjectBuilder, description: &str| {
+        HeaderBuilder::new().schema(Some(schema)).description(Some(description)).build()
+    };
+    let response = ResponseBuilder::new().description(codes).content("application/problem+json", content);
+    match status {
+        "401" => {
+            let text = ObjectBuilder::new().schema_type(Type::String);
+            response.header("WWW-Authenticate", header(text, "Names the header that carries the key"))
+        }
+        "429" | "503" => {
+            let seconds = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0));
+            response.header("Retry-After", header(seconds, "Seconds to wait before asking again"))
+        }
+        _ => response,
+    }
+    .build()
+}
+
 /// The document, with `header` as the header of the API key.
 pub(super) fn document(header: &HeaderName) -> utoipa::openapi::OpenApi {
     let mut document = Document::openapi();
+    share_responses(&mut document);
+    let about = document.info.description.unwrap_or_default();
+    document.info.description = Some(format!("{about}\n\n## Codes\n\n{}", super::codes::table()));
     document.servers = Some(vec![Server::new("/")]);
     let key = ApiKeyValue::with_description(header.as_str(), "An API key of your organisation");
     document
@@ -86,6 +187,16 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    /// So that every call is counted by its name.
+    #[test]
+    fn every_path_has_its_metrics() {
+        let ours = ours();
+        let paths: Vec<_> = ours["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+        for path in paths {
+            assert!(crate::metrics::ROUTES.contains(&path), "{path} is not among the routes of the metrics");
+        }
+    }
 
     const COMMITTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi.json");
 
@@ -125,6 +236,9 @@ mod tests {
                 },
             },
         });
+        // Arrays are compared whole, and the header Idempotency-Key comes after what was published.
+        let mut ours = ours;
+        ours["paths"]["/gmail-connections/{id}/sync"]["post"]["parameters"].as_array_mut().unwrap().truncate(1);
         assert_within(&published, &ours["paths"]["/gmail-connections/{id}/sync"]["post"], "post");
         let schemas = json!({
             "SyncStartedResponse": {

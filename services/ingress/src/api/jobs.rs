@@ -133,11 +133,7 @@ fn lanes() -> Object {
     security(("ApiKey" = [])),
     responses(
         (status = 200, description = "The job", body = JobResponse, content_type = "application/json"),
-        (status = 401, description = "Auth.ApiKeyMissing, Auth.ApiKeyInvalid", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 403, description = "Auth.ScopeMissing — the key lacks the scope `read`", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 404, description = "Job.NotFound — job does not exist", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 500, description = "Server.Internal", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 503, description = "Server.DatabaseUnavailable, Server.Overloaded, Server.TimedOut — ask again after Retry-After", body = ProblemDetails, content_type = "application/problem+json"),
     ),
 )]
 pub(super) async fn job(

@@ -1,5 +1,6 @@
 //! The calls of the REST surface, and what becomes of requests that match none.
 
+mod codes;
 mod document;
 mod jobs;
 mod sync;

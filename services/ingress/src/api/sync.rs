@@ -9,13 +9,14 @@ use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::{BufMut, BytesMut};
-use domain::{ConnectionId, JobId};
+use domain::{ConnectionId, JobId, Trigger};
 use store::keys::Scope;
 
-use super::document::{ProblemDetails, SyncStartedResponse};
+use super::document::{self, ProblemDetails, SyncStartedResponse};
 use super::uuid_of;
-use crate::app::App;
+use crate::app::{App, Wanted};
 use crate::body;
+use crate::idempotency::Keyed;
 use crate::problem::{Code, Problem};
 
 /// Asks for a sync. Answers when Kafka has acknowledged the command and the job can be read.
@@ -26,19 +27,13 @@ use crate::problem::{Code, Problem};
     tag = "Gmail",
     summary = "Trigger a Gmail sync",
     description = "Publishes a PollGmailConnection message so the background consumer walks Gmail's history since LastHistoryId (or falls back to a 24-hour catch-up window). Same pipeline runs on the 12-hour scheduler.",
-    params(("id" = Uuid, Path)),
+    params(("id" = Uuid, Path), document::IdempotencyKey),
     security(("ApiKey" = [])),
     responses(
         (status = 202, description = "Accepted", body = SyncStartedResponse, content_type = "application/json",
             headers(("Location" = String, description = "The path of the job"))),
-        (status = 400, description = "Request.BodyInvalid — the call takes no body", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 401, description = "Auth.ApiKeyMissing, Auth.ApiKeyInvalid", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 403, description = "Auth.ScopeMissing — the key lacks the scope `write`", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 400, description = "Request.BodyInvalid — the call takes no body; Request.IdempotencyKeyInvalid", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 404, description = "Gmail.ConnectionNotFound — connection does not exist", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 413, description = "Request.BodyTooLarge", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 415, description = "Request.MediaTypeUnsupported", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 500, description = "Server.Internal", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 503, description = "Server.BrokerUnavailable, Server.DatabaseUnavailable, Server.Overloaded, Server.TimedOut — nothing was promised; ask again after Retry-After", body = ProblemDetails, content_type = "application/problem+json"),
     ),
 )]
 pub(super) async fn sync(
@@ -51,12 +46,14 @@ pub(super) async fn sync(
     body::expect_nothing(&headers, body).await?;
     // A malformed id is answered like any id that names nothing of the caller's.
     let connection = id.ok().and_then(|Path(text)| uuid_of(&text)).ok_or(Code::ConnectionNotFound)?;
-    let job = app.start_sync(organisation, ConnectionId::from_uuid(connection), &headers).await?;
+    let keyed = Keyed::read(&headers, &[b"sync", connection.as_bytes()])?;
+    let wanted = Wanted { trigger: Trigger::Api, window: None };
+    let job = app.start_job(organisation, ConnectionId::from_uuid(connection), wanted, keyed, &headers).await?;
     Ok(accepted(job))
 }
 
 /// 202 with the job's id, written straight into the bytes that are sent.
-fn accepted(job: JobId) -> Response {
+pub(super) fn accepted(job: JobId) -> Response {
     let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
     let id = job.as_uuid().as_hyphenated().encode_lower(&mut text);
     let mut location = BytesMut::with_capacity(6 + id.len());
