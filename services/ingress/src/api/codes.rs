@@ -57,6 +57,11 @@ const OF_JOBS: &[(&str, &str, &str)] = &[
         "The operator adds the key that is missing to store.token_key.",
     ),
     (
+        "Gmail.WatchTaken",
+        "Another topic of the same Google project is told of this mailbox's changes already.",
+        "Nothing is missed: the schedule goes on; the operator uses one topic for each Google project.",
+    ),
+    (
         "Job.DeadlineExceeded",
         "The job did not end in time.",
         "Sync again: nothing that was found is lost or announced twice.",
