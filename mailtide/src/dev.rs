@@ -176,7 +176,9 @@ pub(crate) fn towards(base_url: &str) -> BTreeMap<String, String> {
     let set = |key: &str, value: String| (key.to_owned(), value);
     BTreeMap::from([
         set("MAILTIDE_GMAIL_API_URL", base_url.to_owned()),
+        set("MAILTIDE_GMAIL_AUTH_URL", format!("{base_url}/o/oauth2/v2/auth")),
         set("MAILTIDE_GMAIL_TOKEN_URL", format!("{base_url}/token")),
+        set("MAILTIDE_GMAIL_REVOKE_URL", format!("{base_url}/revoke")),
         set("MAILTIDE_GMAIL_CLIENT_ID", "demo".to_owned()),
         set("MAILTIDE_GMAIL_CLIENT_SECRET", "demo".to_owned()),
     ])

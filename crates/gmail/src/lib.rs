@@ -1,4 +1,4 @@
-//! Gmail over HTTP, for the poller: calls, tokens, and what errors mean. The only crate that makes HTTP requests.
+//! Gmail and Google's OAuth over HTTP: calls, tokens, consents, and what errors mean. The only crate that makes HTTP requests.
 //!
 //! - [`Client::call`] carries out what the mailbox asks ([`domain::mailbox::reply::Call`]) and brings back its
 //!   answer. It never retries on its own but once after a 401: when to try again is the mailbox's decision.
@@ -7,6 +7,7 @@
 //! - Access tokens are kept by connection and refreshed ahead of their end, once however many calls wait.
 
 mod client;
+pub mod consent;
 pub mod gate;
 mod metric;
 mod oauth;

@@ -13,8 +13,12 @@ use crate::Tariff;
 pub struct Settings {
     /// The API's base URL.
     pub api_url: Url,
+    /// Google's consent page.
+    pub auth_url: Url,
     /// The token endpoint.
     pub token_url: Url,
+    /// Where grants are ended.
+    pub revoke_url: Url,
     /// The OAuth client's id.
     pub client_id: String,
     /// The OAuth client's secret.
@@ -43,7 +47,9 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             api_url: Url::parse("https://gmail.googleapis.com/").expect("Google's address is a URL"),
+            auth_url: Url::parse("https://accounts.google.com/o/oauth2/v2/auth").expect("Google's address is a URL"),
             token_url: Url::parse("https://oauth2.googleapis.com/token").expect("Google's address is a URL"),
+            revoke_url: Url::parse("https://oauth2.googleapis.com/revoke").expect("Google's address is a URL"),
             client_id: String::new(),
             client_secret: None,
             connect_timeout: Duration::from_secs(5),
@@ -65,7 +71,9 @@ impl Settings {
         let default = Self::default();
         let settings = Self {
             api_url: source.read("gmail.api_url", default.api_url, "The base URL of the Gmail API"),
+            auth_url: source.read("gmail.auth_url", default.auth_url, "The consent page that users are sent to"),
             token_url: source.read("gmail.token_url", default.token_url, "The OAuth token endpoint"),
+            revoke_url: source.read("gmail.revoke_url", default.revoke_url, "Where grants are revoked"),
             client_id: source.read("gmail.client_id", default.client_id, "The OAuth client's id"),
             client_secret: source.secret("gmail.client_secret", "The OAuth client's secret"),
             connect_timeout: source.duration(
@@ -106,7 +114,12 @@ impl Settings {
     }
 
     fn check(&self, source: &mut Source) {
-        for (key, url) in [("gmail.api_url", &self.api_url), ("gmail.token_url", &self.token_url)] {
+        for (key, url) in [
+            ("gmail.api_url", &self.api_url),
+            ("gmail.auth_url", &self.auth_url),
+            ("gmail.token_url", &self.token_url),
+            ("gmail.revoke_url", &self.revoke_url),
+        ] {
             if !matches!(url.scheme(), "http" | "https") {
                 source.error(key, "must be an http or https URL");
             }
