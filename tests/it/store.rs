@@ -1,10 +1,12 @@
 //! The store on a real Postgres: tenants apart, secrets sealed, rows that follow the facts, and outages that pass.
 
+mod connecting;
 mod outages;
 mod projection;
 mod rows;
 mod schema;
 mod tenants;
+mod upgrade;
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};

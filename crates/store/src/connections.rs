@@ -1,5 +1,8 @@
 //! Connections: the mailboxes of an organisation and their refresh tokens.
 
+mod change;
+mod first_sync;
+
 use std::fmt;
 
 use domain::{ConnectionId, ConnectionState, HistoryId, OrganisationId, Timestamp, TokenVersion};
@@ -10,6 +13,9 @@ use crate::at::At;
 use crate::row::Reader;
 use crate::token::{Sealed, bound_to};
 use crate::{Error, Store};
+
+pub use change::{Change, Connected, Leaving, add, change, connect, delete, forget, last_grant, leaving};
+pub use first_sync::{FirstSync, first_sync_done, first_syncs_owed};
 
 /// A connection as it stands: what was set up, and what the topics say of it.
 #[derive(Clone, PartialEq, Eq)]
@@ -32,6 +38,10 @@ pub struct Connection {
     pub last_synced_at: Option<Timestamp>,
     /// The dotted code of what is wrong, if something is.
     pub code: Option<String>,
+    /// How often it is synced without being asked, in hours; none: as often as the installation says.
+    pub sync_interval_hours: Option<u8>,
+    /// Whether the schedule leaves it alone.
+    pub paused: bool,
     /// When it was connected.
     pub created_at: Timestamp,
 }
@@ -50,7 +60,7 @@ impl fmt::Debug for Connection {
 
 /// A consent: whose mailbox, and the refresh token that opens it.
 pub struct Consent<'a> {
-    /// Google's account: the id by which quota is counted. Two consents with the same one are one mailbox.
+    /// Google's account, whose quota is counted: its address, in any case. Two consents with the same one are one mailbox.
     pub account: &'a str,
     /// The mailbox's address.
     pub email: &'a str,
@@ -96,66 +106,8 @@ pub struct Due {
     pub token_version: TokenVersion,
     /// How it fares.
     pub state: ConnectionState,
-}
-
-/// Connects a mailbox. When the organisation has a living connection of that account its token is renewed, which
-/// raises the version and ends `needs_reauth`; else there is a new connection, under an id never used before.
-///
-/// # Errors
-/// [`Error::Missing`] when there is no such organisation, [`Error::Settings`] without a token key,
-/// [`Error::Unavailable`] while Postgres is away.
-pub async fn add(
-    store: &Store,
-    organisation_id: OrganisationId,
-    consent: &Consent<'_>,
-    now: Timestamp,
-) -> Result<Connection, Error> {
-    const WHAT: &str = "add a connection";
-    let keys = store.token_keys()?;
-    let mut session = store.session(WHAT).await?;
-    let tx = session.transaction().await?;
-    // Inserted under a new id, or the living row is locked and told: the token is bound to the id, so the id comes
-    // first. Whoever comes second waits for the first to commit and then finds its row.
-    let fresh = Uuid::new_v4();
-    let sealed = keys.seal(consent.refresh_token, &bound_to(organisation_id, ConnectionId::from_uuid(fresh)));
-    let row = tx
-        .row(
-            "INSERT INTO connections AS c (connection_id, organisation_id, account, email, token_version,
-                                           token_ciphertext, token_nonce, token_key_id, created_at)
-             VALUES ($1, $2, $3, $4, 1, $5, $6, $7, $8)
-             ON CONFLICT (organisation_id, account) WHERE revoked_at IS NULL
-             DO UPDATE SET email = excluded.email, token_version = c.token_version + 1
-             RETURNING c.connection_id",
-            &[
-                &fresh,
-                organisation_id.as_uuid(),
-                &consent.account,
-                &consent.email,
-                &sealed.ciphertext,
-                &sealed.nonce,
-                &sealed.key_id,
-                &At(now),
-            ],
-        )
-        .await?
-        .expect("an upsert without a condition returns its row");
-    let connection_id = ConnectionId::from_uuid(Reader { what: WHAT, row: &row }.get("connection_id")?);
-    if *connection_id.as_uuid() != fresh {
-        let sealed = keys.seal(consent.refresh_token, &bound_to(organisation_id, connection_id));
-        tx.execute(
-            "UPDATE connections SET token_ciphertext = $3, token_nonce = $4, token_key_id = $5
-             WHERE organisation_id = $1 AND connection_id = $2",
-            &[organisation_id.as_uuid(), connection_id.as_uuid(), &sealed.ciphertext, &sealed.nonce, &sealed.key_id],
-        )
-        .await?;
-    }
-    let row = tx
-        .row(FIND, &[organisation_id.as_uuid(), connection_id.as_uuid()])
-        .await?
-        .ok_or(Error::Missing { what: WHAT, missing: "connection" })?;
-    let connection = read(&Reader { what: WHAT, row: &row })?;
-    tx.commit().await?;
-    Ok(connection)
+    /// How often it is synced; none: as often as the installation says.
+    pub interval: Option<domain::Duration>,
 }
 
 /// The organisation's living connection with this id.
@@ -240,8 +192,8 @@ pub async fn refresh_token(
     }))
 }
 
-/// The next `limit` living connections of all organisations by id, after `after`: the scheduler's pass. It costs one
-/// index range, however many connections there are.
+/// The next `limit` living connections of all organisations by id, after `after`, that are not paused: the scheduler's
+/// pass. It costs one index range, however many connections there are.
 ///
 /// # Errors
 /// [`Error::Unavailable`] while Postgres is away.
@@ -253,12 +205,12 @@ pub async fn page(store: &Store, after: Option<ConnectionId>, limit: u32) -> Res
     // The state's id is bounded too: a merge join would else read the states from their beginning for every page.
     let rows = session
         .rows(
-            "SELECT c.connection_id, c.organisation_id, c.token_version, s.state,
+            "SELECT c.connection_id, c.organisation_id, c.token_version, c.sync_interval_hours, s.state,
                     s.token_version AS state_token_version
              FROM connections c
              LEFT JOIN connection_states s
                ON s.connection_id = c.connection_id AND s.organisation_id = c.organisation_id AND s.connection_id > $1
-             WHERE c.connection_id > $1 AND c.revoked_at IS NULL
+             WHERE c.connection_id > $1 AND c.revoked_at IS NULL AND NOT c.paused
              ORDER BY c.connection_id LIMIT $2",
             &[&after, &i64::from(limit)],
         )
@@ -272,16 +224,32 @@ pub async fn page(store: &Store, after: Option<ConnectionId>, limit: u32) -> Res
                 organisation_id: OrganisationId::from_uuid(row.get("organisation_id")?),
                 token_version,
                 state: state(&row, token_version)?,
+                interval: hours(&row)?.map(|hours| domain::Duration::from_hours(hours.into())),
             })
         })
         .collect()
 }
 
+/// The longest interval that a living connection has of its own: the scheduler must not look back by less.
+///
+/// # Errors
+/// [`Error::Unavailable`] while Postgres is away.
+pub async fn longest_interval(store: &Store) -> Result<Option<domain::Duration>, Error> {
+    const WHAT: &str = "read the longest interval";
+    let session = store.session(WHAT).await?;
+    let sql = "SELECT max(sync_interval_hours) AS sync_interval_hours FROM connections
+               WHERE revoked_at IS NULL AND sync_interval_hours IS NOT NULL";
+    let row = session.row(sql, &[]).await?;
+    let hours = row.map(|row| hours(&Reader { what: WHAT, row: &row })).transpose()?.flatten();
+    Ok(hours.map(|hours| domain::Duration::from_hours(hours.into())))
+}
+
 macro_rules! select_connections {
     ($rest:literal) => {
         concat!(
-            "SELECT c.connection_id, c.organisation_id, c.account, c.email, c.token_version, c.created_at, s.state,
-                    s.token_version AS state_token_version, s.last_history_id, s.last_synced_at, s.code
+            "SELECT c.connection_id, c.organisation_id, c.account, c.email, c.token_version, c.sync_interval_hours,
+                    c.paused, c.created_at, s.state, s.token_version AS state_token_version, s.last_history_id,
+                    s.last_synced_at, s.code
              FROM connections c
              LEFT JOIN connection_states s USING (organisation_id, connection_id)
              WHERE c.organisation_id = $1 AND c.revoked_at IS NULL ",
@@ -310,8 +278,16 @@ fn read(row: &Reader<'_>) -> Result<Connection, Error> {
         last_history_id: last_history_id.map_err(|error| row.unreadable("last_history_id", error))?,
         last_synced_at: row.at_opt("last_synced_at")?,
         code: if state == ConnectionState::Active { None } else { row.get("code")? },
+        sync_interval_hours: hours(row)?,
+        paused: row.get("paused")?,
         created_at: row.at("created_at")?,
     })
+}
+
+/// A connection's own interval.
+fn hours(row: &Reader<'_>) -> Result<Option<u8>, Error> {
+    let hours: Option<i16> = row.get("sync_interval_hours")?;
+    hours.map(u8::try_from).transpose().map_err(|error| row.unreadable("sync_interval_hours", error))
 }
 
 /// How a connection fares: what the poller said, unless it said so of an earlier token.

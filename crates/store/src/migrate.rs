@@ -12,6 +12,7 @@ use crate::settings::Target;
 /// Every migration ever released, in order. What is released never changes; a change is a new file.
 const MIGRATIONS: &[(&str, &str)] = &[
     ("V1__first", include_str!("../migrations/V1__first.sql")),
+    ("V2__consents", include_str!("../migrations/V2__consents.sql")),
     ("V3__idempotency", include_str!("../migrations/V3__idempotency.sql")),
 ];
 

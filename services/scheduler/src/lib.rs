@@ -1,4 +1,5 @@
-//! The scheduler: asks for a sync of every connection twice a day, at a time of day of its own.
+//! The scheduler: asks for a sync of every connection twice a day, or as often as the connection says, at a time of day
+//! of its own.
 //!
 //! When a connection is due is arithmetic ([`domain::schedule`]); all that is stored is one instant, the watermark, up
 //! to which every slot has been fired and acknowledged. It moves after the acknowledgements, so a crash repeats slots
@@ -55,7 +56,7 @@ pub async fn run(settings: Settings, health: Health, shutdown: Shutdown) -> anyh
     topics::create(&settings.kafka, &topics, &[Topic::Poll]).await.context("creating the scheduler's topic")?;
     let producer = Producer::new(&settings.kafka, "scheduler").context("making the scheduler's producer")?;
     let store = Store::connect(&settings.store).context("connecting the scheduler to Postgres")?;
-    let Some(watermark) = begin(&store, &ready, &shutdown).await? else { return Ok(()) };
+    let Some((watermark, longest)) = begin(&store, &ready, &shutdown).await? else { return Ok(()) };
     let fire = Fire {
         producer: producer.clone(),
         topic: topics.name(Topic::Poll).clone(),
@@ -63,7 +64,8 @@ pub async fn run(settings: Settings, health: Health, shutdown: Shutdown) -> anyh
         in_flight: settings.in_flight,
     };
     let now = clock();
-    let pace = Pace::new(millis(settings.interval), settings.catch_up, millis(settings.look_ahead), watermark, now);
+    let interval = millis(settings.interval).max(longest.unwrap_or_default());
+    let pace = Pace::new(interval, settings.catch_up, millis(settings.look_ahead), watermark, now);
     tracing::info!(behind_seconds = pace.behind().as_millis() / 1_000, "The schedule runs");
     let result = Scheduler {
         plan: Plan::empty(pace.at()),
@@ -82,16 +84,20 @@ pub async fn run(settings: Settings, health: Health, shutdown: Shutdown) -> anyh
     result
 }
 
-/// Brings the schema up to date and reads the watermark; waits while Postgres is away. None when the stop was ordered.
-async fn begin(store: &Store, ready: &Check, shutdown: &Shutdown) -> anyhow::Result<Option<Option<Timestamp>>> {
+/// Where the schedule stands in the store: the watermark, and the longest interval that a connection has of its own.
+type Begin = (Option<Timestamp>, Option<domain::Duration>);
+
+/// Brings the schema up to date and reads where to begin; waits while Postgres is away. None when the stop was ordered.
+async fn begin(store: &Store, ready: &Check, shutdown: &Shutdown) -> anyhow::Result<Option<Begin>> {
     let mut backoff = Backoff::default();
     loop {
-        let watermark = match store.migrate().await {
-            Ok(()) => store::schedule::fired_to(store, SCHEDULE).await,
-            Err(error) => Err(error),
+        let read = async {
+            store.migrate().await?;
+            let watermark = store::schedule::fired_to(store, SCHEDULE).await?;
+            Ok::<Begin, store::Error>((watermark, store::connections::longest_interval(store).await?))
         };
-        match watermark {
-            Ok(watermark) => return Ok(Some(watermark)),
+        match read.await {
+            Ok(begin) => return Ok(Some(begin)),
             Err(error) if error.is_unavailable() => {
                 tracing::warn!(%error, "The scheduler waits for Postgres");
                 ready.fail(error.to_string());
@@ -209,13 +215,19 @@ impl Scheduler {
             let (schedule, page) = (self.settings.schedule(), self.settings.page);
             let (from, until) = (self.plan.until, self.plan.until + reach);
             self.next_plan =
-                Some(tokio::spawn(async move { plan::make(&store, schedule, page, from, until, &shutdown).await }));
+                Some(tokio::spawn(
+                    async move { plan::make(&store, schedule, page, from, until, clock, &shutdown).await },
+                ));
         }
         // Without anything planned there is nothing to do but wait for it.
         let due = left == domain::Duration::ZERO || self.next_plan.as_ref().is_some_and(JoinHandle::is_finished);
         if let Some(plan) = self.next_plan.take_if(|_| due) {
             match plan.await {
-                Ok(Ok(Some(plan))) => self.plan.append(plan),
+                Ok(Ok(Some(plan))) => {
+                    self.plan.append(plan);
+                    let longest = store::connections::longest_interval(&self.store).await?;
+                    self.pace.reach(longest.unwrap_or_default());
+                }
                 // The stop was ordered.
                 Ok(Ok(None)) => {}
                 Ok(Err(error)) => return Err(error),

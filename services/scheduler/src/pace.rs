@@ -1,7 +1,7 @@
 //! The schedule's own time: the instant up to which slots are due.
 //!
 //! It is the clock's time, unless slots were missed: then it runs from where the watermark stood, but no further back
-//! than one interval (so that each connection has at most its latest slot to make up for), and faster than the clock
+//! than the longest interval that a connection has (each has its latest slot to make up for), and faster than the clock
 //! by a factor until it has reached it. So a downtime is made up for evenly and not in one burst. It never goes back
 //! when the clock does by a little, and begins anew at the clock when that went back by much: slots that come a second
 //! time are the same jobs.
@@ -11,7 +11,7 @@ use domain::{Duration, Timestamp};
 /// The schedule's own time.
 #[derive(Debug, Clone)]
 pub(crate) struct Pace {
-    /// The time between two slots of one connection.
+    /// The longest time between two slots of one connection.
     interval: Duration,
     /// How many times faster than the clock it runs while behind.
     factor: i64,
@@ -46,6 +46,11 @@ impl Pace {
     /// How far it is behind the clock, as the clock was last read.
     pub(crate) const fn behind(&self) -> Duration {
         self.clock.since(self.at)
+    }
+
+    /// Looks back by at least so much from now on.
+    pub(crate) fn reach(&mut self, interval: Duration) {
+        self.interval = self.interval.max(interval);
     }
 
     /// Moves to where it stands when the clock says `now`, but not past `limit`.

@@ -38,12 +38,15 @@ impl Plan {
         Self { until, slots: VecDeque::new() }
     }
 
-    /// Adds the slots of a page of connections.
-    fn add(&mut self, schedule: Schedule, from: Timestamp, page: &[Due]) {
+    /// Adds the slots of a page of connections, when the clock says `now`. Of the slots of one connection that were
+    /// missed only the latest counts: one sync makes up for them all.
+    fn add(&mut self, schedule: Schedule, from: Timestamp, now: Timestamp, page: &[Due]) {
         // The others have nothing to be synced with; a renewed consent starts a sync of its own.
         let active = page.iter().filter(|connection| connection.state == ConnectionState::Active);
         self.slots.extend(active.flat_map(|connection| {
-            let due = schedule.due(connection.connection_id, from, self.until);
+            let schedule = connection.interval.and_then(Schedule::every).unwrap_or(schedule);
+            let latest = schedule.latest(connection.connection_id, now);
+            let due = schedule.due(connection.connection_id, from, self.until).skip_while(move |slot| *slot < latest);
             due.map(|at| Slot { at, connection: *connection })
         }));
     }
@@ -77,7 +80,7 @@ impl Plan {
     }
 }
 
-/// The plan for the time after `from` and up to `until`. Waits while Postgres is away; none when the stop was ordered.
+/// The plan for the time after `from` and up to `until`, by the clock `clock`. Waits while Postgres is away; none when the stop was ordered.
 ///
 /// # Errors
 /// When Postgres answers what cannot be used.
@@ -87,6 +90,7 @@ pub(crate) async fn make(
     page: u32,
     from: Timestamp,
     until: Timestamp,
+    clock: fn() -> Timestamp,
     shutdown: &Shutdown,
 ) -> Result<Option<Plan>, store::Error> {
     let mut plan = Plan::empty(until);
@@ -96,7 +100,7 @@ pub(crate) async fn make(
         match connections::page(store, after, page).await {
             Ok(connections) => {
                 backoff.reset();
-                plan.add(schedule, from, &connections);
+                plan.add(schedule, from, clock(), &connections);
                 after = connections.last().map(|connection| connection.connection_id);
                 if (connections.len() as u64) < u64::from(page) {
                     plan.slots.make_contiguous().sort_unstable_by_key(|slot| (slot.at, slot.connection.connection_id));
@@ -126,12 +130,13 @@ mod tests {
             organisation_id: OrganisationId::from_uuid(Uuid::from_u128(1)),
             token_version: TokenVersion(1),
             state,
+            interval: None,
         }
     }
 
     fn planned(page: &[Due], from: Timestamp, until: Timestamp) -> Plan {
         let mut plan = Plan::empty(until);
-        plan.add(Schedule::default(), from, page);
+        plan.add(Schedule::default(), from, from, page);
         plan.slots.make_contiguous().sort_unstable_by_key(|slot| slot.at);
         plan
     }
@@ -170,6 +175,33 @@ mod tests {
         let mut plan = planned(&page, START, START + Duration::from_hours(12));
         let fired = plan.take(plan.until, 10);
         assert_eq!(fired.iter().map(|slot| slot.connection).collect::<Vec<_>>(), page[..1]);
+    }
+
+    #[test]
+    fn a_connection_of_its_own_interval_has_slots_of_its_own() {
+        let hours =
+            |n, hours| Due { interval: Some(Duration::from_hours(hours)), ..connection(n, ConnectionState::Active) };
+        let page = [hours(1, 1), hours(2, 24), connection(3, ConnectionState::Active)];
+        let mut plan = planned(&page, START, START + Duration::from_hours(48));
+        let slots = plan.take(plan.until, 1_000);
+        let of = |due: &Due| slots.iter().filter(|slot| slot.connection == *due).count();
+        assert_eq!([of(&page[0]), of(&page[1]), of(&page[2])], [48, 2, 4]);
+    }
+
+    #[test]
+    fn of_the_slots_that_were_missed_only_the_latest_is_made_up_for() {
+        let often = Due { interval: Some(Duration::from_hours(1)), ..connection(1, ConnectionState::Active) };
+        let rarely = Due { interval: Some(Duration::from_hours(24)), ..connection(2, ConnectionState::Active) };
+        let page = [often, rarely, connection(3, ConnectionState::Active)];
+        // A day was missed, and is planned in pieces.
+        let now = START + Duration::from_hours(24);
+        let mut plan = Plan::empty(START);
+        for hour in 0..24 {
+            let mut piece = Plan::empty(START + Duration::from_hours(hour + 1));
+            piece.add(Schedule::default(), START + Duration::from_hours(hour), now, &page);
+            plan.append(piece);
+        }
+        assert_eq!(plan.len(), 3, "one each");
     }
 
     #[test]

@@ -1,0 +1,109 @@
+//! Consent pages that somebody was sent to, until the browser comes back.
+//!
+//! The state that comes back is known by its hash alone, and the verifier lies sealed: who reads the table can neither
+//! answer for a browser nor exchange a code.
+
+use domain::{OrganisationId, Timestamp};
+use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
+
+use crate::at::At;
+use crate::row::Reader;
+use crate::token::Sealed;
+use crate::{Error, Store};
+
+/// A consent that is asked for.
+#[derive(Debug, Clone)]
+pub struct Pending {
+    /// The tenant that asks.
+    pub organisation_id: OrganisationId,
+    /// The verifier of PKCE.
+    pub verifier: SecretString,
+    /// Where the browser goes in the end.
+    pub return_url: String,
+    /// How far back the first sync is to reach, when that was said.
+    pub since: Option<Timestamp>,
+}
+
+/// Keeps it under its state until `expires_at`.
+///
+/// # Errors
+/// [`Error::Missing`] when there is no such organisation, [`Error::Settings`] without a token key,
+/// [`Error::Unavailable`] while Postgres is away.
+pub async fn put(store: &Store, state: &SecretString, pending: &Pending, expires_at: Timestamp) -> Result<(), Error> {
+    let hash = hash(state.expose_secret());
+    let keys = store.token_keys()?;
+    let sealed = keys.seal(&pending.verifier, &bound_to(pending.organisation_id, &hash));
+    let session = store.session("keep a consent that is asked for").await?;
+    session
+        .execute(
+            "INSERT INTO consents (state_hash, organisation_id, verifier_ciphertext, verifier_nonce, verifier_key_id,
+                                   return_url, since, expires_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+            &[
+                &hash.as_slice(),
+                pending.organisation_id.as_uuid(),
+                &sealed.ciphertext,
+                &sealed.nonce,
+                &sealed.key_id,
+                &pending.return_url,
+                &pending.since.map(At),
+                &At(expires_at),
+            ],
+        )
+        .await
+        .map(drop)
+}
+
+/// Takes out what was asked under a state: once, whoever comes at the same time, and not when its time is past.
+///
+/// # Errors
+/// [`Error::TokenKey`] when the settings' keys do not open it, [`Error::Settings`] without a token key,
+/// [`Error::Unavailable`] while Postgres is away.
+pub async fn take(store: &Store, state: &str, now: Timestamp) -> Result<Option<Pending>, Error> {
+    const WHAT: &str = "take a consent";
+    let hash = hash(state);
+    let keys = store.token_keys()?;
+    let session = store.session(WHAT).await?;
+    let row = session
+        .row(
+            "DELETE FROM consents WHERE state_hash = $1
+             RETURNING organisation_id, verifier_ciphertext, verifier_nonce, verifier_key_id, return_url, since,
+                       expires_at",
+            &[&hash.as_slice()],
+        )
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    let row = Reader { what: WHAT, row: &row };
+    if row.at("expires_at")? <= now {
+        return Ok(None);
+    }
+    let organisation_id = OrganisationId::from_uuid(row.get("organisation_id")?);
+    let sealed = Sealed {
+        key_id: row.get("verifier_key_id")?,
+        nonce: row.get("verifier_nonce")?,
+        ciphertext: row.get("verifier_ciphertext")?,
+    };
+    let verifier = keys
+        .open(&sealed, &bound_to(organisation_id, &hash))
+        .map_err(|reason| Error::TokenKey { what: WHAT, reason })?;
+    Ok(Some(Pending { organisation_id, verifier, return_url: row.get("return_url")?, since: row.at_opt("since")? }))
+}
+
+/// Drops what nobody came back for; tells how many that were.
+///
+/// # Errors
+/// [`Error::Unavailable`] while Postgres is away.
+pub async fn sweep(store: &Store, now: Timestamp) -> Result<u64, Error> {
+    let session = store.session("drop consents whose time is past").await?;
+    session.execute("DELETE FROM consents WHERE expires_at <= $1", &[&At(now)]).await
+}
+
+fn hash(state: &str) -> [u8; 32] {
+    Sha256::digest(state).into()
+}
+
+/// What a verifier is bound to.
+fn bound_to(organisation_id: OrganisationId, state_hash: &[u8; 32]) -> Vec<u8> {
+    [b"mailtide consent verifier v1" as &[u8], organisation_id.as_bytes(), state_hash].concat()
+}
