@@ -48,25 +48,28 @@ impl Envelope {
 
     /// The headers of `record`, whose frame is `frame`.
     pub fn headers<T: Event>(&self, record: &T, frame: &Bytes) -> Headers {
-        self.each(record, frame).collect()
+        self.common::<T>().into_iter().chain(own(record, frame)).collect()
     }
 
-    /// The same one by one, for whoever keeps them in a form of its own.
-    pub fn each<T: Event>(&self, record: &T, frame: &Bytes) -> impl Iterator<Item = (&'static str, Bytes)> + use<T> {
-        let common = [
+    /// Those that every record of this kind has alike, for whoever writes many of them.
+    pub fn common<T: Event>(&self) -> [(&'static str, Bytes); 6] {
+        [
             (SPEC_VERSION, Bytes::from_static(b"1.0")),
-            (ID, record.event_id(frame)),
             (SOURCE, Bytes::from_static(self.source.as_bytes())),
             (TYPE, Bytes::from_static(T::TYPE.as_bytes())),
             (TIME, self.time.clone()),
             (CONTENT_TYPE, Bytes::from_static(b"application/avro")),
             (TRACE_PARENT, self.trace_parent.clone()),
-        ];
-        let to_fail = record.job_to_fail().map(|(job, organisation)| {
-            [(JOB_ID, job.to_string().into()), (ORGANISATION_ID, organisation.to_string().into())]
-        });
-        common.into_iter().chain(to_fail.into_iter().flatten())
+        ]
     }
+}
+
+/// The headers that are a record's own: with [`Envelope::common`] they are all it has.
+pub fn own<T: Event>(record: &T, frame: &Bytes) -> impl Iterator<Item = (&'static str, Bytes)> + use<T> {
+    let to_fail = record.job_to_fail().map(|(job, organisation)| {
+        [(JOB_ID, job.to_string().into()), (ORGANISATION_ID, organisation.to_string().into())]
+    });
+    std::iter::once((ID, record.event_id(frame))).chain(to_fail.into_iter().flatten())
 }
 
 /// Headers that are added to a record in the dead letters: where it was, and why it is there. A record that is put

@@ -26,6 +26,6 @@ pub use header::HeaderView;
 pub use murmur2::partition_of;
 pub use producer::Producer;
 pub use reader::Reader;
-pub use record::{Headers, InputRecord, OutRecord, OwnedRecord};
+pub use record::{Headers, InputRecord, OutRecord, OwnedRecord, SharedHeaders};
 pub use settings::Settings;
 pub use snapshot::read_all;

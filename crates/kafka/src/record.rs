@@ -1,71 +1,114 @@
 //! Records as they are read and written.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use rdkafka::message::{BorrowedMessage, Header as NativeHeader, Message, OwnedHeaders};
+use smallvec::SmallVec;
 
 use crate::header::HeaderView;
 
+/// One header: a name, and a value that may be null.
+type Header = (Cow<'static, str>, Option<Bytes>);
+
+/// Headers that records share (see [`Headers::sharing`]).
+pub type SharedHeaders = Arc<[(Cow<'static, str>, Option<Bytes>)]>;
+
 /// Headers of a record to be written, in order. A name may repeat and a value may be null, as Kafka allows.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Headers(Vec<(Cow<'static, str>, Option<Bytes>)>);
+///
+/// What many records have in common is kept once for them all: a record that is one of a million costs one reference
+/// and its own header, not a list of seven.
+#[derive(Clone, Default)]
+pub struct Headers {
+    /// Those that come first, shared with other records.
+    shared: Option<SharedHeaders>,
+    own: SmallVec<[Header; 1]>,
+}
 
 impl Headers {
     /// No headers.
     pub const fn new() -> Self {
-        Self(Vec::new())
+        Self { shared: None, own: SmallVec::new_const() }
+    }
+
+    /// Only those that are shared.
+    pub fn sharing(shared: &SharedHeaders) -> Self {
+        Self { shared: Some(Arc::clone(shared)), own: SmallVec::new_const() }
+    }
+
+    /// Headers that many records can share by [`Self::sharing`].
+    pub fn into_shared(self) -> SharedHeaders {
+        match self.shared {
+            Some(shared) if self.own.is_empty() => shared,
+            shared => shared.iter().flat_map(|shared| shared.iter()).cloned().chain(self.own).collect(),
+        }
     }
 
     /// Adds one header after those that are there.
     pub fn push(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Bytes>) {
-        self.0.push((name.into(), Some(value.into())));
+        self.own.push((name.into(), Some(value.into())));
     }
 
     /// Adds one header whose value may be null.
     pub fn push_nullable(&mut self, name: impl Into<Cow<'static, str>>, value: Option<Bytes>) {
-        self.0.push((name.into(), value));
+        self.own.push((name.into(), value));
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Header> {
+        self.shared.iter().flat_map(|shared| shared.iter()).chain(&self.own)
     }
 
     /// The value of the first header of that name that is not null.
     pub fn get(&self, name: &str) -> Option<&Bytes> {
-        self.0.iter().find(|(known, value)| known == name && value.is_some()).and_then(|(_, value)| value.as_ref())
+        self.all().find_map(|(known, value)| value.as_ref().filter(|_| known == name))
     }
 
     /// All headers, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, Option<&Bytes>)> {
-        self.0.iter().map(|(name, value)| (name.as_ref(), value.as_ref()))
+        self.all().map(|(name, value)| (name.as_ref(), value.as_ref()))
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.shared.as_ref().map_or(0, |shared| shared.len()) + self.own.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.len() == 0
     }
 
     /// The bytes of names and values.
     pub(crate) fn size(&self) -> usize {
-        self.0.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Bytes::len)).sum()
+        self.all().map(|(name, value)| name.len() + value.as_ref().map_or(0, Bytes::len)).sum()
     }
 
     /// The headers as librdkafka holds them; none where there are none, so that no record pays for an empty list.
     pub(crate) fn to_native(&self) -> Option<OwnedHeaders> {
-        if self.0.is_empty() {
+        if self.is_empty() {
             return None;
         }
-        let mut native = OwnedHeaders::new_with_capacity(self.0.len());
-        for (name, value) in &self.0 {
-            // The binding makes a C string of the name and panics on a NUL inside it.
-            let key: Cow<'_, str> =
-                if name.contains('\0') { name.replace('\0', "\u{fffd}").into() } else { name.as_ref().into() };
-            native = native.insert(NativeHeader { key: &key, value: value.as_deref() });
+        let mut native = OwnedHeaders::new_with_capacity(self.len());
+        for (name, value) in self.all() {
+            native = native.insert(NativeHeader { key: name, value: value.as_deref() });
         }
         Some(native)
+    }
+}
+
+impl PartialEq for Headers {
+    fn eq(&self, other: &Self) -> bool {
+        self.all().eq(other.all())
+    }
+}
+
+impl Eq for Headers {}
+
+impl fmt::Debug for Headers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.all()).finish()
     }
 }
 
@@ -77,7 +120,7 @@ impl From<Vec<(&'static str, Bytes)>> for Headers {
 
 impl<N: Into<Cow<'static, str>>> FromIterator<(N, Bytes)> for Headers {
     fn from_iter<I: IntoIterator<Item = (N, Bytes)>>(headers: I) -> Self {
-        Self(headers.into_iter().map(|(name, value)| (name.into(), Some(value))).collect())
+        Self { shared: None, own: headers.into_iter().map(|(name, value)| (name.into(), Some(value))).collect() }
     }
 }
 

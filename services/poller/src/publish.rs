@@ -12,7 +12,7 @@ use events::headers::{self, Envelope, dead};
 use events::{Event, TraceParent};
 use kafka::lane::{Assignment, Outbox};
 use kafka::topics::{Topic, Topics};
-use kafka::{Headers, InputRecord, OutRecord};
+use kafka::{Headers, InputRecord, OutRecord, SharedHeaders};
 
 use crate::key;
 
@@ -35,7 +35,15 @@ pub(crate) struct Publisher<'a> {
     pub(crate) assignment: Assignment,
     pub(crate) out: &'a mut Outbox,
     pub(crate) at: Timestamp,
-    envelope: Option<(Option<Arc<str>>, Envelope)>,
+    envelope: Option<Common>,
+}
+
+/// What the records of one trace have in common.
+struct Common {
+    trace: Option<Arc<str>>,
+    envelope: Envelope,
+    /// The headers that its announcements share; there are many.
+    discovered: Option<SharedHeaders>,
 }
 
 impl<'a> Publisher<'a> {
@@ -43,18 +51,22 @@ impl<'a> Publisher<'a> {
         Self { topics, assignment, out, at, envelope: None }
     }
 
-    /// The headers of a record; what the records of one trace have in common is made once.
-    fn headers<T: Event>(&mut self, record: &T, frame: &Bytes, trace: Option<&Arc<str>>) -> Headers {
-        if !matches!(&self.envelope, Some((known, _)) if known.as_ref() == trace) {
+    /// What the records of a trace have in common, made once.
+    fn common(&mut self, trace: Option<&Arc<str>>) -> &mut Common {
+        let known = self.envelope.take().filter(|known| known.trace.as_ref() == trace);
+        let at = self.at;
+        self.envelope.insert(known.unwrap_or_else(|| {
             let parent = trace.and_then(|trace| trace.parse::<TraceParent>().ok());
             let span = match parent {
                 Some(parent) => parent.child(rand::random()),
                 None => TraceParent::new(rand::random(), rand::random()),
             };
-            self.envelope = Some((trace.cloned(), Envelope::new(SOURCE, self.at, span)));
-        }
-        let (_, envelope) = self.envelope.as_ref().expect("it was made just now");
-        envelope.each(record, frame).collect()
+            Common { trace: trace.cloned(), envelope: Envelope::new(SOURCE, at, span), discovered: None }
+        }))
+    }
+
+    fn headers<T: Event>(&mut self, record: &T, frame: &Bytes, trace: Option<&Arc<str>>) -> Headers {
+        self.common(trace).envelope.headers(record, frame).into()
     }
 
     /// Puts a record out, to the partition that is worked on or, without one, to the one that the key hashes to.
@@ -75,7 +87,13 @@ impl<'a> Publisher<'a> {
             buffer.reserve(FRAMES);
         }
         let frame = events::encode_into(event, buffer);
-        let headers = self.headers(event, &frame, trace);
+        let common = self.common(trace);
+        let shared = common.discovered.get_or_insert_with(|| {
+            let all = common.envelope.common::<GmailMessageDiscovered>();
+            Headers::from_iter(all).into_shared()
+        });
+        let mut headers = Headers::sharing(shared);
+        headers::own(event, &frame).for_each(|(name, value)| headers.push(name, value));
         self.push(Topic::Discovered, Some(self.assignment.partition), key, frame, headers);
     }
 
