@@ -15,6 +15,7 @@ mod app;
 mod done;
 mod error;
 mod member;
+mod meters;
 mod outbox;
 mod partitions;
 mod restore;

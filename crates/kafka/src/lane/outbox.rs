@@ -70,6 +70,17 @@ impl Outbox {
         before - self.records.len()
     }
 
+    /// Takes over all that waits in another, behind what waits here. What is empty changes places, so that both keep
+    /// their memory.
+    pub(crate) fn append(&mut self, other: &mut Self) {
+        if self.records.is_empty() {
+            std::mem::swap(self, other);
+        } else {
+            self.records.append(&mut other.records);
+            self.bytes += std::mem::take(&mut other.bytes);
+        }
+    }
+
     /// Forgets all that waits, keeping the memory.
     pub(crate) fn clear(&mut self) {
         self.records.clear();

@@ -58,6 +58,9 @@ pub(crate) struct Transactions {
     written: Option<usize>,
 }
 
+/// How long the end of a drain is waited for at a time.
+const SLICE: Duration = Duration::from_millis(2);
+
 impl Transactions {
     /// Makes the producer and takes the transactional id over: whoever had it is fenced, and what it left open aborted.
     ///
@@ -152,12 +155,16 @@ impl Transactions {
 
     /// Publishes `records` and commits `offsets` for the group of `member`, all or nothing. No transaction is open then.
     ///
+    /// While the brokers take the records in, `meanwhile` is called again and again, and says whether it did anything;
+    /// it must not touch the consumer.
+    ///
     /// On an abort the records may be published again; on a failure the outcome is unknown or the lane is over.
     pub(crate) fn publish(
         &mut self,
         records: &[(Assignment, OutRecord)],
         offsets: &TopicPartitionList,
         member: &Member,
+        meanwhile: impl FnMut() -> bool,
     ) -> Result<(), Unpublished> {
         if self.faults.has(Fault::OffsetsOutside) {
             let done = member.consumer().commit(offsets, CommitMode::Sync);
@@ -165,7 +172,7 @@ impl Transactions {
         }
         self.write(records)?;
         if !self.faults.has(Fault::NoDrain) {
-            self.drain("waiting for the acknowledgements of a transaction's records")?;
+            self.drain("waiting for the acknowledgements of a transaction's records", meanwhile)?;
         }
         // In this order: metadata that is taken while we are a member carries our generation, and fences us if that is
         // over. Metadata without member id and generation fences nobody: the broker takes it for somebody who has no
@@ -214,13 +221,13 @@ impl Transactions {
         }
     }
 
-    /// Waits until no record is in flight. It ends: each is acknowledged or fails within the delivery time-out.
+    /// Waits until no record is in flight, and does something else meanwhile if there is something to do. It ends: each is acknowledged or fails within the delivery time-out.
     ///
     /// The binding's poll with no time serves a single event, and a broker that is away makes more of them than there
     /// are slices of waiting: reports of failures would wait behind them for ever. So each slice serves all there are.
-    fn drain(&self, what: &'static str) -> Result<(), Failure> {
+    fn drain(&self, what: &'static str, mut meanwhile: impl FnMut() -> bool) -> Result<(), Failure> {
         let deadline = Instant::now() + self.patience;
-        while !native::is_drained(&self.producer, Duration::from_millis(20)) {
+        while !native::is_drained(&self.producer, if meanwhile() { Duration::ZERO } else { SLICE }) {
             self.producer.poll(REPORTS);
             if Instant::now() >= deadline {
                 return Err(Failure::Undrained { what, seconds: self.patience.as_secs() });
@@ -251,7 +258,7 @@ impl Transactions {
         info!(reason, id = %self.id, "Aborting a transaction");
         // librdkafka waits for the reports of what it purges, and does not serve them itself: they are served before.
         self.producer.purge(PurgeConfig::default().queue().inflight());
-        if let Err(failure) = self.drain("waiting for the records of an aborted transaction to be let go") {
+        if let Err(failure) = self.drain("waiting for the records of an aborted transaction to be let go", || false) {
             return failure.into();
         }
         for attempt in 1.. {

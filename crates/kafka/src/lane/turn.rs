@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use metrics::{Counter, Gauge, Histogram};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
@@ -16,14 +15,15 @@ use crate::lane::app::{App, Assignment, Restore};
 use crate::lane::done::DoneQueue;
 use crate::lane::error::Failure;
 use crate::lane::member::{Change, Member, Polled};
+use crate::lane::meters::{Meters, lag_gauge};
 use crate::lane::outbox::Outbox;
 use crate::lane::partitions::{Open, Partitions, Stage};
 use crate::lane::restore::{Opening, Outcome, Restorer};
 use crate::lane::status::{PartitionStatus, Phase, Shared};
 use crate::lane::transaction::{Transactions, Unpublished};
 use crate::lane::tuning::{LaneSettings, Tuning};
+use crate::native;
 use crate::record::InputRecord;
-use crate::{metrics as names, native};
 
 /// How many records, and how many results, are taken before the loop looks at everything else.
 const ITEMS_A_TURN: usize = 1000;
@@ -45,42 +45,6 @@ const LONGEST_BACKOFF: Duration = Duration::from_millis(500);
 
 type PartOf<A> = <<A as App>::Restore as Restore>::Part;
 
-/// The metrics of one lane.
-struct Meters {
-    committed: Counter,
-    aborted: Counter,
-    seconds: Histogram,
-    records: Histogram,
-    read: Counter,
-    dropped: Counter,
-    restoring: Gauge,
-    open: Gauge,
-    restored: Counter,
-    restore_seconds: Histogram,
-}
-
-impl Meters {
-    fn new(lane: &LaneSettings) -> Self {
-        let labels = [("service", lane.service.to_owned()), ("lane", lane.lane.to_string())];
-        let outcome = |outcome: &'static str| {
-            metrics::counter!(names::TRANSACTIONS, "service" => lane.service, "lane" => lane.lane.to_string(),
-                "outcome" => outcome)
-        };
-        Self {
-            committed: outcome("committed"),
-            aborted: outcome("aborted"),
-            seconds: metrics::histogram!(names::TRANSACTION_SECONDS, &labels),
-            records: metrics::histogram!(names::TRANSACTION_RECORDS, &labels),
-            read: metrics::counter!(names::RECORDS_READ, &labels),
-            dropped: metrics::counter!(names::DROPPED, &labels),
-            restoring: metrics::gauge!(names::RESTORING, &labels),
-            open: metrics::gauge!(names::OPEN, &labels),
-            restored: metrics::counter!(names::RESTORED_RECORDS, &labels),
-            restore_seconds: metrics::histogram!(names::RESTORE_SECONDS, &labels),
-        }
-    }
-}
-
 /// Since when transactions abort, and when to try again.
 struct Aborting {
     since: Instant,
@@ -97,6 +61,8 @@ pub(crate) struct Running<A: App> {
     transactions: Transactions,
     partitions: Partitions,
     outbox: Outbox,
+    /// What the application puts out while the outbox is being published.
+    next: Outbox,
     /// Since when outputs wait.
     pending_since: Option<Instant>,
     aborting: Option<Aborting>,
@@ -132,6 +98,7 @@ impl<A: App> Running<A> {
             transactions,
             partitions: Partitions::default(),
             outbox: Outbox::default(),
+            next: Outbox::default(),
             pending_since: None,
             aborting: None,
             tuning: tuning.clone(),
@@ -352,8 +319,7 @@ impl<A: App> Running<A> {
 
     /// Whether a transaction has as much as it may have.
     fn is_full(&self) -> bool {
-        self.outbox.len() >= self.tuning.transaction_records
-            || self.outbox.bytes() as u64 >= self.tuning.transaction_bytes
+        is_full(&self.outbox, &self.tuning)
     }
 
     fn has_pending(&self) -> bool {
@@ -398,13 +364,33 @@ impl<A: App> Running<A> {
         }
         let begun = Instant::now();
         let offsets = offsets(&self.input, &touched, &self.tuning.faults);
-        match self.transactions.publish(self.outbox.records(), &offsets, &self.member) {
+        // The brokers take their time to acknowledge; results that are there already are worked on meanwhile. What they
+        // lead to belongs to the next transaction: states and offsets of this one are fixed.
+        let Self { app, done, partitions, next, meters, tuning, .. } = self;
+        let meanwhile = || {
+            if is_full(next, tuning) {
+                return false;
+            }
+            let Some((assignment, done)) = done.next() else { return false };
+            if partitions.is_current(assignment) {
+                app.done(assignment, done, next);
+            } else {
+                meters.dropped.increment(1);
+            }
+            true
+        };
+        let published = self.transactions.publish(self.outbox.records(), &offsets, &self.member, meanwhile);
+        let n = self.outbox.len();
+        if published.is_ok() {
+            self.outbox.clear();
+        }
+        self.outbox.append(&mut self.next);
+        match published {
             Ok(()) => {
                 self.meters.committed.increment(1);
                 self.meters.seconds.record(begun.elapsed());
-                self.meters.records.record(self.outbox.len() as f64);
+                self.meters.records.record(n as f64);
                 self.commits += 1;
-                self.outbox.clear();
                 self.pending_since = None;
                 self.aborting = None;
                 for (assignment, Open { next, .. }) in touched {
@@ -492,8 +478,8 @@ impl<A: App> Running<A> {
     }
 }
 
-fn lag_gauge(service: &'static str, partition: i32) -> Gauge {
-    metrics::gauge!(names::LAG, "service" => service, "partition" => partition.to_string())
+fn is_full(outbox: &Outbox, tuning: &Tuning) -> bool {
+    outbox.len() >= tuning.transaction_records || outbox.bytes() as u64 >= tuning.transaction_bytes
 }
 
 /// The offsets that a transaction commits.
