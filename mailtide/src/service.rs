@@ -1,8 +1,10 @@
 //! One service in a process of its own.
 
-use runtime::Shutdown;
-use runtime::health::{Admin, Health};
+use std::task::Poll;
+
+use runtime::health::{Admin, Check, Health};
 use runtime::telemetry::Metrics;
+use runtime::{Backoff, Shutdown};
 use store::Store;
 
 use crate::settings::Settings;
@@ -30,25 +32,61 @@ pub(crate) async fn run(
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
     let health = Health::new();
+    // Before the port opens, so that nobody takes a service for ready whose parts have not said yet what they wait for.
+    let begun = health.readiness("start");
     let _admin = Admin::start(&settings.admin, health.clone(), metrics).await?;
     match service {
         Service::Ingress => {
-            let store = open(&settings).await?;
-            ingress::run(&settings.ingress, &settings.kafka, store, health, shutdown).await
+            let Some(store) = wait_for(&settings, &begun, &shutdown).await? else { return Ok(()) };
+            running(ingress::run(&settings.ingress, &settings.kafka, store, health, shutdown), &begun).await
         }
-        Service::Scheduler => scheduler::run(settings.scheduler, health, shutdown).await,
+        Service::Scheduler => running(scheduler::run(settings.scheduler, health, shutdown), &begun).await,
         Service::Poller => {
-            let store = open(&settings).await?;
-            store.check_token_keys().await?;
-            poller::run(&settings.poller, &settings.kafka, &settings.gmail, store, health, shutdown).await
+            let Some(store) = wait_for(&settings, &begun, &shutdown).await? else { return Ok(()) };
+            let poller = poller::run(&settings.poller, &settings.kafka, &settings.gmail, store, health, shutdown);
+            running(poller, &begun).await
         }
-        Service::Projector => projector::run(settings.projector, health, shutdown).await,
-        Service::Simulator => simulator::run(settings.simulator, shutdown).await,
+        Service::Projector => running(projector::run(settings.projector, health, shutdown), &begun).await,
+        Service::Simulator => running(simulator::run(settings.simulator, shutdown), &begun).await,
+    }
+}
+
+/// Runs a service. It has begun once it has run up to its first wait, and named what its readiness depends on.
+async fn running(service: impl Future<Output = anyhow::Result<()>>, begun: &Check) -> anyhow::Result<()> {
+    let mut service = std::pin::pin!(service);
+    let result = futures_util::poll!(&mut service);
+    begun.pass();
+    match result {
+        Poll::Ready(result) => result,
+        Poll::Pending => service.await,
+    }
+}
+
+/// The database with its schema up to date and its token keys checked; waits while it is away. None when the stop was
+/// ordered.
+async fn wait_for(settings: &Settings, begun: &Check, shutdown: &Shutdown) -> anyhow::Result<Option<Store>> {
+    let mut backoff = Backoff::default();
+    loop {
+        let error = match open(settings).await {
+            Ok(store) => match store.check_token_keys().await {
+                Ok(()) => return Ok(Some(store)),
+                Err(error) => error,
+            },
+            Err(error) => error,
+        };
+        if !error.is_unavailable() {
+            return Err(error.into());
+        }
+        tracing::warn!(%error, "The service waits for Postgres");
+        begun.fail(error.to_string());
+        if !backoff.pause(shutdown).await {
+            return Ok(None);
+        }
     }
 }
 
 /// The database, with its schema up to date.
-pub(crate) async fn open(settings: &Settings) -> anyhow::Result<Store> {
+pub(crate) async fn open(settings: &Settings) -> Result<Store, store::Error> {
     let store = Store::connect(&settings.store)?;
     store.migrate().await?;
     Ok(store)
