@@ -2,7 +2,10 @@
 
 mod api;
 mod away;
+mod facts;
 mod idempotency;
 mod limits;
+mod lists;
 mod refusals;
+mod streams;
 mod sync;

@@ -1,5 +1,7 @@
 //! Jobs, as the topics tell of them.
 
+mod list;
+
 use domain::{ConnectionId, JobId, JobState, OrganisationId, PollGmailConnection, Progress, Timestamp, Trigger};
 use serde_json::Value;
 use tokio_postgres::types::Json;
@@ -8,6 +10,8 @@ use uuid::Uuid;
 use crate::at::At;
 use crate::row::Reader;
 use crate::{Error, Store};
+
+pub use list::{Filter, Page, list};
 
 /// The step of a row that no fact has reached yet; every fact's step is at least 0.
 pub(crate) const NO_FACT: i64 = -1;
@@ -87,22 +91,46 @@ pub async fn insert_queued(store: &Store, commands: &[PollGmailConnection]) -> R
         .map(drop)
 }
 
+/// The columns that [`read`] reads, and what goes around them.
+macro_rules! select_jobs {
+    ($before:literal, $after:literal) => {
+        concat!(
+            $before,
+            " j.job_id, j.organisation_id, j.connection_id, j.trigger, j.state, j.step, j.progress, j.requested_at,
+              j.started_at, j.ended_at, j.deadline, j.code, j.detail, j.changed_at ",
+            $after
+        )
+    };
+}
+use select_jobs;
+
 /// The organisation's job with this id.
 ///
 /// # Errors
 /// [`Error::Unavailable`] while Postgres is away.
 pub async fn find(store: &Store, organisation_id: OrganisationId, job_id: JobId) -> Result<Option<Job>, Error> {
     const WHAT: &str = "find a job";
+    const FIND: &str = select_jobs!("SELECT", "FROM jobs j WHERE j.organisation_id = $1 AND j.job_id = $2");
     let session = store.session(WHAT).await?;
-    let row = session
-        .row(
-            "SELECT job_id, organisation_id, connection_id, trigger, state, step, progress, requested_at, started_at,
-                    ended_at, deadline, code, detail, changed_at
-             FROM jobs WHERE organisation_id = $1 AND job_id = $2",
-            &[organisation_id.as_uuid(), job_id.as_uuid()],
-        )
-        .await?;
+    let row = session.row(FIND, &[organisation_id.as_uuid(), job_id.as_uuid()]).await?;
     row.map(|row| read(&Reader { what: WHAT, row: &row })).transpose()
+}
+
+/// Many jobs in one go, each of the organisation named beside it. What does not exist is left out.
+///
+/// # Errors
+/// [`Error::Unavailable`] while Postgres is away.
+pub async fn find_many(store: &Store, jobs: &[(OrganisationId, JobId)]) -> Result<Vec<Job>, Error> {
+    const WHAT: &str = "find jobs";
+    const FIND: &str = select_jobs!(
+        "SELECT",
+        "FROM unnest($1::uuid[], $2::uuid[]) AS u(organisation_id, job_id) JOIN jobs j USING (organisation_id, job_id)"
+    );
+    let organisations: Vec<Uuid> = jobs.iter().map(|(organisation, _)| *organisation.as_uuid()).collect();
+    let ids: Vec<Uuid> = jobs.iter().map(|(_, job)| *job.as_uuid()).collect();
+    let session = store.session(WHAT).await?;
+    let rows = session.rows(FIND, &[&organisations, &ids]).await?;
+    rows.iter().map(|row| read(&Reader { what: WHAT, row })).collect()
 }
 
 fn read(row: &Reader<'_>) -> Result<Job, Error> {

@@ -1,5 +1,6 @@
 //! API keys. A key is shown once, when it is made; only a hash of it is kept.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -152,6 +153,25 @@ pub async fn authenticate(store: &Store, text: &str) -> Result<Option<KeyIdentit
         organisation_id: OrganisationId::from_uuid(row.get("organisation_id")?),
         scopes: scopes(&row)?,
     }))
+}
+
+/// Those of the keys that live.
+///
+/// # Errors
+/// [`Error::Unavailable`] while Postgres is away.
+pub async fn living(store: &Store, keys: &[(OrganisationId, Uuid)]) -> Result<HashSet<Uuid>, Error> {
+    const WHAT: &str = "look which API keys live";
+    let organisations: Vec<Uuid> = keys.iter().map(|(organisation, _)| *organisation.as_uuid()).collect();
+    let ids: Vec<Uuid> = keys.iter().map(|(_, key)| *key).collect();
+    let session = store.session(WHAT).await?;
+    let rows = session
+        .rows(
+            "SELECT k.key_id FROM unnest($1::uuid[], $2::uuid[]) AS u(organisation_id, key_id)
+             JOIN api_keys k USING (organisation_id, key_id) WHERE k.revoked_at IS NULL",
+            &[&organisations, &ids],
+        )
+        .await?;
+    rows.iter().map(|row| Reader { what: WHAT, row }.get("key_id")).collect()
 }
 
 /// Notes that keys were used, many in one go. A time that goes back is ignored.

@@ -18,6 +18,7 @@ use crate::known::Known;
 use crate::limits::{Bucket, Buckets};
 use crate::problem::{Code, Problem};
 use crate::rows::Rows;
+use crate::streams::Streams;
 use crate::upkeep::Uses;
 
 /// What every call needs.
@@ -33,6 +34,17 @@ pub(crate) struct App {
     buckets: Buckets,
     uses: Arc<Uses>,
     connections: Known<(OrganisationId, ConnectionId), TokenVersion>,
+    pub(crate) streams: Arc<Streams>,
+    pub(crate) stream_limits: StreamLimits,
+}
+
+/// How long a stream of events may go on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StreamLimits {
+    /// Between two signs of life.
+    pub(crate) heartbeat: std::time::Duration,
+    /// From its beginning to its end.
+    pub(crate) age: std::time::Duration,
 }
 
 /// Whoever has a living key.
@@ -65,12 +77,23 @@ impl App {
             buckets: Buckets::new(settings.rate_limit, settings.rate_burst, settings.cache_entries),
             uses: Arc::default(),
             connections: Known::new(settings.cache_entries, settings.cache_ttl),
+            streams: Arc::new(Streams::new(settings.streams, settings.streams_per_key)),
+            stream_limits: StreamLimits { heartbeat: settings.stream_heartbeat, age: settings.stream_age },
             store,
         }
     }
 
     /// The organisation that the request's API key speaks for, if the key may do this, now.
     pub(crate) async fn authenticate(&self, headers: &HeaderMap, needed: Scope) -> Result<OrganisationId, Problem> {
+        Ok(self.caller_of(headers, needed).await?.key.organisation_id)
+    }
+
+    /// The request's API key, if it may do this, now.
+    pub(crate) async fn identify(&self, headers: &HeaderMap, needed: Scope) -> Result<KeyIdentity, Problem> {
+        Ok(self.caller_of(headers, needed).await?.key.clone())
+    }
+
+    async fn caller_of(&self, headers: &HeaderMap, needed: Scope) -> Result<Arc<Caller>, Problem> {
         let key = headers.get(&self.api_key_header).ok_or_else(|| self.challenge(Code::ApiKeyMissing))?;
         // A key is ASCII; what is not can be no key.
         let text = key.to_str().map_err(|_| self.challenge(Code::ApiKeyInvalid))?;
@@ -85,7 +108,7 @@ impl App {
         if !caller.key.scopes.contains(&needed) {
             return Err(Code::ScopeMissing.into());
         }
-        Ok(caller.key.organisation_id)
+        Ok(caller)
     }
 
     fn caller(&self, key: KeyIdentity) -> Arc<Caller> {
@@ -177,6 +200,27 @@ impl App {
             Ok(found.map(|found| found.token_version))
         };
         self.connections.get((organisation, connection), ask).await.map_err(|error| database_problem(&error))
+    }
+
+    /// Whether the organisation has this connection, and it lives.
+    pub(crate) async fn is_connected(
+        &self,
+        organisation: OrganisationId,
+        connection: ConnectionId,
+    ) -> Result<bool, Problem> {
+        Ok(self.connection(organisation, connection).await?.is_some())
+    }
+
+    /// A page of the organisation's jobs.
+    pub(crate) async fn jobs(
+        &self,
+        organisation: OrganisationId,
+        filter: &store::jobs::Filter,
+        after: Option<(Timestamp, JobId)>,
+        limit: u32,
+    ) -> Result<store::jobs::Page, Problem> {
+        let page = store::jobs::list(&self.store, organisation, filter, after, limit).await;
+        page.map_err(|error| database_problem(&error))
     }
 
     /// The organisation's job.

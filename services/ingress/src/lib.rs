@@ -15,6 +15,8 @@ mod problem;
 mod rows;
 mod server;
 mod settings;
+mod stall;
+mod streams;
 mod upkeep;
 
 use std::net::SocketAddr;
@@ -34,6 +36,7 @@ pub use settings::Settings;
 use crate::app::App;
 use crate::guard::Guarded;
 use crate::server::Limits;
+use crate::streams::Streams;
 use crate::upkeep::Uses;
 
 /// How often readiness is looked at anew.
@@ -46,6 +49,7 @@ pub struct Ingress {
     limits: Limits,
     store: Store,
     uses: Arc<Uses>,
+    streams: Arc<Streams>,
     ready: Check,
 }
 
@@ -68,7 +72,7 @@ impl Ingress {
         let producer = Producer::new(kafka, "ingress")?;
         let commands = topics.name(Topic::Poll).clone();
         let app = Arc::new(App::new(settings, producer, commands, store.clone()));
-        let uses = app.uses();
+        let (uses, streams) = (app.uses(), Arc::clone(&app.streams));
         let router = api::router(app, &settings.api_key_header);
         let listener = TcpListener::bind(settings.listen)
             .await
@@ -83,6 +87,7 @@ impl Ingress {
             },
             store,
             uses,
+            streams,
             ready,
         })
     }
@@ -102,10 +107,15 @@ impl Ingress {
     pub async fn serve(self, shutdown: Shutdown) -> anyhow::Result<()> {
         tracing::info!(address = %self.address()?, "API open");
         let watch = tokio::spawn(watch_readiness(self.ready, self.store.clone(), shutdown.clone()));
-        let upkeep = tokio::spawn(upkeep::run(self.store, self.uses, shutdown.clone()));
+        let upkeep = tokio::spawn(upkeep::run(self.store.clone(), self.uses, shutdown.clone()));
+        let streams = tokio::spawn({
+            let shutdown = shutdown.clone();
+            async move { self.streams.run(&self.store, &shutdown).await }
+        });
         server::serve(self.listener, self.guarded, self.limits, shutdown).await;
         watch.abort();
         upkeep.await.context("the upkeep panicked")?;
+        streams.await.context("the task that follows jobs panicked")?;
         Ok(())
     }
 }

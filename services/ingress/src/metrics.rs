@@ -7,7 +7,14 @@ use axum::http::StatusCode;
 use metrics::{Counter, Histogram};
 
 /// The routes, as they are declared, the busiest first.
-pub(crate) const ROUTES: &[&str] = &["/gmail-connections/{id}/sync", "/jobs/{jobId}", "/openapi.json"];
+pub(crate) const ROUTES: &[&str] = &[
+    "/gmail-connections/{id}/sync",
+    "/jobs/{jobId}",
+    "/jobs/{jobId}/events",
+    "/gmail-connections/{id}/jobs",
+    "/jobs",
+    "/openapi.json",
+];
 
 /// What matches none.
 const UNMATCHED: &str = "unmatched";

@@ -81,6 +81,9 @@ codes! {
     ConnectionNotFound = NOT_FOUND, "Gmail.ConnectionNotFound",
         "The Gmail connection does not exist.",
         "Check its id, and that the API key is of the organisation that connected it.";
+    TooManyStreams = TOO_MANY_REQUESTS after 5, "Job.TooManyStreams",
+        "The API key follows as many jobs at once as it may.",
+        "Close a stream, or ask for the jobs one by one.";
     JobNotFound = NOT_FOUND, "Job.NotFound",
         "The job does not exist.",
         "Check its id, and that the API key is of the organisation that asked for it.";
@@ -105,6 +108,9 @@ codes! {
     PathNotFound = NOT_FOUND, "Request.PathNotFound",
         "No call of this API has this path.",
         "See /openapi.json.";
+    QueryInvalid = BAD_REQUEST, "Request.QueryInvalid",
+        "A parameter of the query is not what this call takes.",
+        "The detail names it; see the call in the API document.";
     RateLimited = TOO_MANY_REQUESTS after 1, "Request.RateLimited",
         "The API key asks more often than it may.",
         "Ask again after the seconds of Retry-After, and less often.";
@@ -160,6 +166,12 @@ pub(crate) struct Problem {
 }
 
 impl Problem {
+    /// What it is.
+    #[cfg(test)]
+    pub(crate) const fn code(&self) -> Code {
+        self.code
+    }
+
     /// Says more than the code's own sentence.
     pub(crate) fn with_detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());

@@ -5,11 +5,14 @@
 //! first bytes of every connection; what speaks HTTP/2 and TLS stands in front.
 
 use std::convert::Infallible;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::body::Body;
+use http_body::Body as _;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -20,14 +23,15 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::guard::Guarded;
+use crate::stall::{Stall, Watched};
 
 /// What a connection may take.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     /// Connections open at once; more wait in the kernel's queue.
     pub(crate) connections: usize,
-    /// How long a client may take to send the head of a request, counted from the end of the last answer: it also
-    /// closes idle connections.
+    /// How long a client may take to send the head of a request, counted from the last answer: it also closes idle
+    /// connections. A client that takes nothing of an answer for as long is cut off, too.
     pub(crate) header_timeout: Duration,
     /// How long requests may go on after shutdown was asked for.
     pub(crate) drain: Duration,
@@ -105,21 +109,55 @@ impl Waiting {
     }
 }
 
+/// A body that comes bit by bit. The client is waited for when it is gone.
+struct Streamed {
+    body: Body,
+    waiting: Arc<Waiting>,
+}
+
+impl http_body::Body for Streamed {
+    type Data = bytes::Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+}
+
+impl Drop for Streamed {
+    fn drop(&mut self) {
+        self.waiting.begin();
+    }
+}
+
 /// One connection, from its first byte to its close.
 async fn connection(stream: TcpStream, guarded: Guarded, header_timeout: Duration, shutdown: Shutdown) {
     // Answers are small and written at once: waiting to fill a segment only adds latency.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "Cannot set TCP_NODELAY");
     }
-    let waiting = Waiting::new();
-    let (guarded, waiting) = (&guarded, &waiting);
+    let (waiting, stall) = (Arc::new(Waiting::new()), Stall::new());
+    let (guarded, begin) = (&guarded, &waiting);
     let answer = service_fn(move |request| async move {
-        waiting.end();
+        begin.end();
         let response = guarded.answer(request).await;
-        waiting.begin();
-        Ok::<_, Infallible>(response)
+        Ok::<_, Infallible>(if response.body().size_hint().exact().is_some() {
+            begin.begin();
+            response
+        } else {
+            // Its length is not known: a stream, after whose end the client is waited for.
+            response.map(|body| Body::new(Streamed { body, waiting: Arc::clone(begin) }))
+        })
     });
-    let served = http1::Builder::new().max_buf_size(64 * 1024).serve_connection(TokioIo::new(stream), answer);
+    let stream = TokioIo::new(Watched::new(stream, Arc::clone(&stall)));
+    let served = http1::Builder::new().max_buf_size(64 * 1024).serve_connection(stream, answer);
     let mut served = pin!(served);
     let mut ticks = tokio::time::interval(header_timeout / 4);
     let mut stopping = false;
@@ -134,6 +172,10 @@ async fn connection(stream: TcpStream, guarded: Guarded, header_timeout: Duratio
             _ = ticks.tick() => {
                 if waiting.is_longer_than(header_timeout) {
                     tracing::debug!("A client was too slow to send a request; its connection is closed");
+                    return;
+                }
+                if stall.is_longer_than(header_timeout) {
+                    tracing::debug!("A client does not read its answer; its connection is closed");
                     return;
                 }
             }
@@ -189,6 +231,52 @@ mod tests {
             stream.write_all(head.as_bytes()).await.unwrap();
             soon("cutting it off", read_all(stream)).await;
         }
+    }
+
+    /// An endless answer, given as fast as it is taken; tells when it is dropped.
+    fn endless(dropped: &Arc<Notify>) -> axum::routing::MethodRouter {
+        struct Tells(Arc<Notify>);
+        impl Drop for Tells {
+            fn drop(&mut self) {
+                self.0.notify_one();
+            }
+        }
+        let dropped = Arc::clone(dropped);
+        get(move || async move {
+            let tells = Tells(dropped);
+            let chunk = bytes::Bytes::from_static(&[b'x'; 16 * 1024]);
+            Body::from_stream(futures_util::stream::repeat_with(move || {
+                let _held = &tells;
+                Ok::<_, Infallible>(chunk.clone())
+            }))
+        })
+    }
+
+    #[tokio::test]
+    async fn a_client_that_does_not_read_its_stream_is_cut_off() {
+        let limits = Limits { header_timeout: Duration::from_millis(100), ..LIMITS };
+        let dropped = Arc::new(Notify::new());
+        let (address, _server) = start(Router::new().route("/", endless(&dropped)), limits, &Shutdown::new()).await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        soon("cutting it off", dropped.notified()).await;
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_read_goes_on_beyond_the_time_for_a_head() {
+        let limits = Limits { header_timeout: Duration::from_millis(50), ..LIMITS };
+        let ticks = get(|| async {
+            let ticks = futures_util::stream::unfold(0, |tick| async move {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                (tick < 20).then(|| (Ok::<_, Infallible>("."), tick + 1))
+            });
+            Body::from_stream(ticks)
+        });
+        let (address, _server) = start(Router::new().route("/", ticks), limits, &Shutdown::new()).await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+        let all = soon("the stream", read_all(stream)).await;
+        assert_eq!(all.matches("\r\n.\r\n").count(), 20, "{all}");
     }
 
     #[tokio::test]

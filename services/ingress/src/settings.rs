@@ -27,6 +27,14 @@ pub struct Settings {
     pub rate_limit: u32,
     /// Requests that an API key may make at once.
     pub rate_burst: u32,
+    /// Streams of events open at once; more are answered 503.
+    pub streams: usize,
+    /// Streams of events that one API key may have open at once.
+    pub streams_per_key: usize,
+    /// Between two signs of life of a stream.
+    pub stream_heartbeat: Duration,
+    /// How long a stream goes on; its client connects again.
+    pub stream_age: Duration,
     /// Connections open at once; more wait in the kernel's queue.
     pub max_connections: usize,
     /// Requests worked on at once; more are answered 503.
@@ -80,6 +88,26 @@ impl Settings {
                 "Requests a second that each instance takes from one API key over time; more are answered 429",
             ),
             rate_burst: source.read("ingress.rate_burst", 1000, "Requests that an API key may make at once"),
+            streams: source.read(
+                "ingress.streams",
+                1000,
+                "Streams of a job's events open at once; more are answered 503",
+            ),
+            streams_per_key: source.read(
+                "ingress.streams_per_key",
+                100,
+                "Streams of a job's events that one API key may have open at once; more are answered 429",
+            ),
+            stream_heartbeat: source.duration(
+                "ingress.stream_heartbeat",
+                Duration::from_secs(15),
+                "Between two signs of life in a stream of events",
+            ),
+            stream_age: source.duration(
+                "ingress.stream_age",
+                Duration::from_secs(900),
+                "How long a stream of events goes on before its client has to connect again",
+            ),
             max_connections: source.read(
                 "ingress.max_connections",
                 8192,
@@ -111,6 +139,13 @@ impl Settings {
         if self.header_timeout < Duration::from_millis(10) {
             source.error("ingress.header_timeout", "must be at least 10ms");
         }
+        for (key, value) in
+            [("ingress.stream_heartbeat", self.stream_heartbeat), ("ingress.stream_age", self.stream_age)]
+        {
+            if value < Duration::from_millis(10) {
+                source.error(key, "must be at least 10ms");
+            }
+        }
         if self.job_deadline < Duration::from_secs(1) {
             source.error("ingress.job_deadline", "must be at least 1s");
         }
@@ -119,9 +154,12 @@ impl Settings {
                 source.error(key, "must be from 1 to 100000000");
             }
         }
-        for (key, value) in
-            [("ingress.max_connections", self.max_connections), ("ingress.max_in_flight", self.max_in_flight)]
-        {
+        for (key, value) in [
+            ("ingress.max_connections", self.max_connections),
+            ("ingress.max_in_flight", self.max_in_flight),
+            ("ingress.streams", self.streams),
+            ("ingress.streams_per_key", self.streams_per_key),
+        ] {
             if !(1..=1_000_000).contains(&value) {
                 source.error(key, "must be from 1 to 1000000");
             }

@@ -123,6 +123,14 @@ impl Drop for Api {
     }
 }
 
+/// A plain client in the service's schema, to look behind its back.
+pub(super) async fn database(api: &Api) -> tokio_postgres::Client {
+    let (client, connection) = tokio_postgres::connect(api.place.database_url(), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client.batch_execute(&format!("SET search_path TO {}", api.store.schema())).await.unwrap();
+    client
+}
+
 /// The path of a sync.
 pub(super) fn sync_path(connection: &str) -> String {
     format!("/gmail-connections/{connection}/sync")

@@ -8,7 +8,7 @@ use reqwest::{Method, Response, StatusCode};
 use serde_json::Value;
 use store::connections::Consent;
 
-use super::api::{Api, assert_problem, now, sync_path, tenant};
+use super::api::{Api, assert_problem, database, now, sync_path, tenant};
 use crate::support::committed;
 
 const HEADER: &str = "idempotency-key";
@@ -32,13 +32,6 @@ async fn commanded(api: &Api) -> Vec<String> {
         other => panic!("{other:?}"),
     };
     records.iter().map(job).collect()
-}
-
-async fn database(api: &Api) -> tokio_postgres::Client {
-    let (client, connection) = tokio_postgres::connect(api.place.database_url(), tokio_postgres::NoTls).await.unwrap();
-    tokio::spawn(connection);
-    client.batch_execute(&format!("SET search_path TO {}", api.store.schema())).await.unwrap();
-    client
 }
 
 #[tokio::test]
@@ -141,19 +134,19 @@ async fn an_answer_stands_though_the_connection_is_gone() {
 async fn after_a_day_a_key_is_as_new_and_then_it_is_swept() {
     let api = Api::start("a-day").await;
     let first = heard(sync(&api, "one").await).await;
-    let database = database(&api).await;
+    let rows = database(&api).await;
     let age = "UPDATE idempotency_keys SET created_at = created_at - interval '24 hours 1 second'";
-    assert_eq!(database.execute(age, &[]).await.unwrap(), 1);
+    assert_eq!(rows.execute(age, &[]).await.unwrap(), 1);
     let second = heard(sync(&api, "one").await).await;
     assert_eq!(second.0, StatusCode::ACCEPTED);
     assert_ne!(second, first);
     assert_eq!(heard(sync(&api, "two").await).await.0, StatusCode::ACCEPTED);
     let age = "UPDATE idempotency_keys SET created_at = created_at - interval '25 hours' WHERE key_hash = $1";
     let hash = <sha2::Sha256 as sha2::Digest>::digest("one");
-    assert_eq!(database.execute(age, &[&hash.as_slice()]).await.unwrap(), 1);
+    assert_eq!(rows.execute(age, &[&hash.as_slice()]).await.unwrap(), 1);
     let before = now() - domain::Duration::from_hours(24);
     assert_eq!(store::idempotency::sweep(&api.store, before, 10).await.unwrap(), 1);
-    let left = database.query("SELECT key_hash FROM idempotency_keys", &[]).await.unwrap();
+    let left = rows.query("SELECT key_hash FROM idempotency_keys", &[]).await.unwrap();
     let left: Vec<Vec<u8>> = left.iter().map(|row| row.get(0)).collect();
     assert_eq!(left, [<sha2::Sha256 as sha2::Digest>::digest("two").to_vec()]);
 }

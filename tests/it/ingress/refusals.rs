@@ -134,7 +134,7 @@ async fn a_request_that_fits_no_call_is_told_why() {
         assert_eq!(answer.headers()["allow"], "POST");
         assert_problem(answer, 405, "Request.MethodNotAllowed").await;
     }
-    for path in ["/", "/gmail-connections", "/jobs", "/nowhere/at/all"] {
+    for path in ["/", "/gmail-connections/", "/jobs/", "/nowhere/at/all"] {
         assert_problem(api.request(Method::GET, path).send().await.unwrap(), 404, "Request.PathNotFound").await;
     }
     let post = |content_type: &str, body: &str| {

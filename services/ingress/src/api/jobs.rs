@@ -93,20 +93,29 @@ pub(super) struct JobWindow {
     until: jiff::Timestamp,
 }
 
-fn triggers() -> Object {
+/// Everything that sets off jobs.
+pub(super) const TRIGGERS: [Trigger; 7] = {
     use Trigger::{Api, Audit, Backfill, Connect, Gap, Push, Schedule};
-    let names = [Api, Connect, Schedule, Push, Backfill, Gap, Audit].map(Trigger::as_str);
+    [Api, Connect, Schedule, Push, Backfill, Gap, Audit]
+};
+
+/// Where a job may stand.
+pub(super) const STATES: [JobState; 5] = {
+    use JobState::{Cancelled, Failed, Queued, Running, Succeeded};
+    [Queued, Running, Succeeded, Failed, Cancelled]
+};
+
+pub(super) fn triggers() -> Object {
     ObjectBuilder::new()
         .schema_type(Type::String)
         .description(Some("What set it off."))
-        .enum_values(Some(names))
+        .enum_values(Some(TRIGGERS.map(Trigger::as_str)))
         .build()
 }
 
-fn states() -> Object {
-    use JobState::{Cancelled, Failed, Queued, Running, Succeeded};
-    let names = [Queued, Running, Succeeded, Failed, Cancelled].map(JobState::as_str);
+pub(super) fn states() -> Object {
     let description = "Where it stands. The first of `succeeded`, `failed` and `cancelled` is final.";
+    let names = STATES.map(JobState::as_str);
     ObjectBuilder::new().schema_type(Type::String).description(Some(description)).enum_values(Some(names)).build()
 }
 

@@ -3,6 +3,9 @@
 mod codes;
 mod document;
 mod jobs;
+mod list;
+mod page;
+mod stream;
 mod sync;
 
 use std::sync::Arc;
@@ -41,7 +44,10 @@ pub(crate) fn router(app: Arc<App>, header: &HeaderName) -> Router {
     let document = serde_json::to_value(document::document(header)).expect("the document is plain JSON");
     Router::new()
         .route("/gmail-connections/{id}/sync", post(sync::sync))
+        .route("/gmail-connections/{id}/jobs", get(list::of_connection))
+        .route("/jobs", get(list::all))
         .route("/jobs/{jobId}", get(jobs::job))
+        .route("/jobs/{jobId}/events", get(stream::events))
         .route("/openapi.json", get(document::openapi))
         .fallback(|| async { Code::PathNotFound })
         .method_not_allowed_fallback(|| async { Code::MethodNotAllowed })
