@@ -19,7 +19,6 @@ use kafka::topics::{self, Topic, Topics};
 use kafka::{OutRecord, OwnedRecord, Producer, Reader};
 use poller::Poller;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use crate::memory::Memory;
@@ -52,7 +51,7 @@ impl Syncs {
             runtime: Handle::current(),
             topics: topics.clone(),
             rules: Rules::DEFAULT,
-            permits: Arc::new(Semaphore::new(settings.calls.into())),
+            calls: settings.calls.into(),
             backlog: settings.backlog,
         };
         let lane = LaneSettings {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use domain::mailbox::reply::{Answer, Call, CallError, CallId, HistoryPage, ListPage, PageToken, Reply, Request};
 use domain::{ConnectionId, HistoryId, Lane, MessageId, OrganisationId, Timestamp, TokenVersion, Window};
 use futures_util::future::{BoxFuture, join_all};
-use gmail::{Account, Client, Gate, Grant, Mailbox, Settings, TokenSource, TokenSourceError};
+use gmail::{Account, Client, Gate, Grant, Mailbox, Service, Settings, TokenSource, TokenSourceError};
 use secrecy::SecretString;
 use simulator::{Cause, Delivery, Fault, Limits, Mails, NewMailbox, Rule, Running, Tariff};
 use uuid::Uuid;
@@ -46,7 +46,7 @@ impl World {
             ..Settings::default()
         };
         let source = Arc::new(Consent(created.refresh_token.into()));
-        let client = Client::new(&settings, source, Gate::new(16)).unwrap();
+        let client = Client::new(&settings, source, Gate::new(&settings, Service::Poller)).unwrap();
         let mailbox = Mailbox {
             organisation_id: OrganisationId::from_uuid(Uuid::new_v4()),
             connection_id: ConnectionId::from_uuid(Uuid::new_v4()),

@@ -12,7 +12,7 @@ use secrecy::ExposeSecret;
 use tokio::time::Instant;
 use url::Url;
 
-use crate::gate::{Admission, Gate};
+use crate::gate::{Admission, Gate, Refused};
 use crate::token::{Access, TokenSource, Tokens};
 use crate::transport::{self, Answered};
 use crate::verdict::{self, Refusal, Verdict};
@@ -141,8 +141,16 @@ impl Inner {
         ledger.token_version = access.token_version;
         let transient = |detail: String| CallError::Transient { detail };
         let units = self.tariff.price(query::method(&call.request));
-        let admission = Admission { account: &access.account, shares: access.shares, lane: call.lane, units, deadline };
-        let _permit = self.gate.admit(admission).await.map_err(|late| transient(late.to_string()))?;
+        let admission = Admission {
+            account: &access.account,
+            connection: Some(mailbox.connection_id),
+            shares: access.shares,
+            lane: call.lane,
+            units,
+            parts: 1,
+            deadline,
+        };
+        let _permit = self.gate.admit(admission).await.map_err(not_admitted)?;
         // Spent from here on, whatever comes of it.
         ledger.units += units;
         let (http, url) = (self.http(mailbox.connection_id), query::url(&self.api_url, &call.request));
@@ -168,8 +176,8 @@ impl Inner {
         }
         let method = query::method(&call.request);
         let verdict = verdict::judge(Refusal { method, status: *status, headers, body, now: now() });
-        if let Verdict::Throttled { reach, .. } = &verdict {
-            self.gate.pushed_back(&access.account, *reach);
+        if let Verdict::Throttled { reach, until } = &verdict {
+            self.gate.pushed_back(&access.account, *reach, *until);
         }
         Err(verdict)
     }
@@ -179,6 +187,16 @@ impl Inner {
         let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(connection_id);
         let index = hash % self.http.len() as u64;
         &self.http[usize::try_from(index).unwrap_or_default()]
+    }
+}
+
+/// What a call that the gate did not let through comes to.
+fn not_admitted(refused: Refused) -> CallError {
+    match refused {
+        Refused::NotBefore { .. } => CallError::Throttled { until: refused.until() },
+        Refused::Late { .. } | Refused::TooDear { .. } | Refused::Full => {
+            CallError::Transient { detail: refused.to_string() }
+        }
     }
 }
 

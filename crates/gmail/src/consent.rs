@@ -267,13 +267,15 @@ impl Consents {
         let account = Account::new(subject.unwrap_or("of a consent"));
         let admission = Admission {
             account: &account,
+            connection: None,
             shares: 1,
             lane: Lane::Live,
             units: self.tariff.price(Method::Profile),
+            parts: 1,
             deadline,
         };
         let _permit =
-            self.gate.admit(admission).await.map_err(|late| ConsentError::Away { detail: late.to_string() })?;
+            self.gate.admit(admission).await.map_err(|refused| ConsentError::Away { detail: refused.to_string() })?;
         let unusable = |detail: &str| ConsentError::Away { detail: detail.to_owned() };
         let mut bearer = HeaderValue::from_str(&format!("Bearer {}", access_token.expose_secret()))
             .map_err(|_| unusable("an access token that no header holds"))?;

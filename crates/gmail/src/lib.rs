@@ -20,7 +20,7 @@ mod verdict;
 mod wire;
 
 pub use client::{Client, Error, Mailbox};
-pub use gate::Gate;
-pub use settings::Settings;
+pub use gate::{Gate, Service};
+pub use settings::{Quota, Settings};
 pub use tariff::Tariff;
 pub use token::{Account, Grant, TokenSource, TokenSourceError};

@@ -19,6 +19,18 @@ const IN_FLIGHT: &str = "mailtide_gmail_calls_in_flight";
 const ADMISSION_SECONDS: &str = "mailtide_gmail_admission_seconds";
 /// Push-backs of Gmail's; label `scope`.
 const PUSHED_BACK: &str = "mailtide_gmail_pushed_back_total";
+/// Calls that were not let through; label `reason`.
+const REFUSED: &str = "mailtide_gmail_refused_total";
+/// Looks at calls that had to wait, by what they waited for; label `budget`.
+const HELD_UP: &str = "mailtide_gmail_held_up_total";
+/// Units that this process may spend in the budget's window; label `budget`.
+const BUDGET_LIMIT: &str = "mailtide_gmail_budget_limit_units";
+/// Units that could be spent at once; label `budget`.
+const BUDGET_LEFT: &str = "mailtide_gmail_budget_left_units";
+/// Calls that wait to be let through.
+const WAITING: &str = "mailtide_gmail_calls_waiting";
+/// Connections that the gate has in memory.
+const KNOWN: &str = "mailtide_gmail_gate_connections";
 /// Refreshes of access tokens; label `outcome`.
 const REFRESHES: &str = "mailtide_gmail_token_refreshes_total";
 
@@ -39,6 +51,26 @@ pub(crate) fn left() {
 
 pub(crate) fn pushed_back(scope: &'static str) {
     counter!(PUSHED_BACK, "scope" => scope).increment(1);
+}
+
+pub(crate) fn refused(reason: &'static str) {
+    counter!(REFUSED, "reason" => reason).increment(1);
+}
+
+pub(crate) fn held_up(budget: &'static str, times: u64) {
+    if times > 0 {
+        counter!(HELD_UP, "budget" => budget).increment(times);
+    }
+}
+
+pub(crate) fn budget(budget: &'static str, limit: f64, left: f64) {
+    gauge!(BUDGET_LIMIT, "budget" => budget).set(limit);
+    gauge!(BUDGET_LEFT, "budget" => budget).set(left);
+}
+
+pub(crate) fn waiting(calls: usize, connections: usize) {
+    gauge!(WAITING).set(calls as f64);
+    gauge!(KNOWN).set(connections as f64);
 }
 
 pub(crate) fn refreshed(outcome: &'static str) {

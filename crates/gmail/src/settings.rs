@@ -35,12 +35,137 @@ pub struct Settings {
     pub connections: u16,
     /// The prices of calls.
     pub tariff: Tariff,
+    /// How much of Gmail we use.
+    pub quota: Quota,
     /// How long before its end an access token is renewed; at least a minute.
     pub token_skew: Duration,
     /// The most access tokens that are kept.
     pub max_tokens: u64,
     /// The Pub/Sub topic that Gmail pushes changes to, `projects/{project}/topics/{topic}`; none: no mailbox is watched.
     pub watch_topic: Option<String>,
+}
+
+/// The limits that Google set, and how our services divide them.
+#[derive(Debug, Clone)]
+pub struct Quota {
+    /// Units of one user in a minute; the tariff's when absent.
+    pub user_minute: Option<u64>,
+    /// Units of the project in a minute; the tariff's when absent.
+    pub project_minute: Option<u64>,
+    /// Units of the project in a day; the tariff's when absent, which may be none.
+    pub project_day: Option<u64>,
+    /// The poller's part of each.
+    pub poller: f64,
+    /// The fetcher's part.
+    pub fetcher: f64,
+    /// The ingress's part, of all its instances together.
+    pub ingress: f64,
+    /// How many instances of the ingress there are.
+    pub ingress_instances: u16,
+    /// Calls of one account that one service has under way at a time.
+    pub concurrency: u16,
+}
+
+impl Default for Quota {
+    fn default() -> Self {
+        Self {
+            user_minute: None,
+            project_minute: None,
+            project_day: None,
+            poller: 0.4,
+            fetcher: 0.55,
+            ingress: 0.05,
+            ingress_instances: 1,
+            concurrency: 10,
+        }
+    }
+}
+
+impl Quota {
+    /// Reads `gmail.quota.*`.
+    fn read(source: &mut Source) -> Self {
+        let default = Self::default();
+        Self {
+            user_minute: source
+                .read_opt("gmail.quota.user_minute", "Quota units of one user in a minute, instead of the tariff's"),
+            project_minute: source.read_opt(
+                "gmail.quota.project_minute",
+                "Quota units of the project in a minute, instead of the tariff's",
+            ),
+            project_day: source
+                .read_opt("gmail.quota.project_day", "Quota units of the project in a day, instead of the tariff's"),
+            poller: source.read(
+                "gmail.quota.poller",
+                default.poller,
+                "The poller's part of each limit; those of all services come to at most 1",
+            ),
+            fetcher: source.read("gmail.quota.fetcher", default.fetcher, "The fetcher's part of each limit"),
+            ingress: source.read(
+                "gmail.quota.ingress",
+                default.ingress,
+                "The part of each limit of all instances of the ingress together",
+            ),
+            ingress_instances: source.read(
+                "gmail.quota.ingress_instances",
+                default.ingress_instances,
+                "How many instances of the ingress run; they divide its part",
+            ),
+            concurrency: source.read(
+                "gmail.quota.concurrency",
+                default.concurrency,
+                "The most calls for one account that a service has under way; Gmail's own limit is not published",
+            ),
+        }
+    }
+
+    /// The units of one user in a minute that a part of this size is.
+    fn user_minute(&self, part: f64, tariff: &Tariff) -> f64 {
+        self.user_minute.unwrap_or(tariff.user_minute) as f64 * part
+    }
+
+    fn check(&self, tariff: &Tariff, source: &mut Source) {
+        let parts = [
+            ("gmail.quota.poller", self.poller),
+            ("gmail.quota.fetcher", self.fetcher),
+            ("gmail.quota.ingress", self.ingress),
+        ];
+        for (key, part) in parts {
+            if !(0.0..=1.0).contains(&part) {
+                source.error(key, "must be from 0 to 1");
+            }
+        }
+        let sum: f64 = parts.iter().map(|(_, part)| part).sum();
+        // Tenths are no binary fractions: their sum may miss 1 by a little.
+        if sum > 1.0 + 1e-9 {
+            source
+                .error("gmail.quota.poller", format!("must come to at most 1 with fetcher and ingress, and is {sum}"));
+        }
+        let minutes =
+            [("gmail.quota.user_minute", self.user_minute), ("gmail.quota.project_minute", self.project_minute)];
+        for (key, value) in minutes.into_iter().chain([("gmail.quota.project_day", self.project_day)]) {
+            if value == Some(0) {
+                source.error(key, "must be at least 1");
+            }
+        }
+        // A budget that never holds the price of reading one message would hold calls up for ever.
+        for (key, part) in [("gmail.quota.poller", self.poller), ("gmail.quota.fetcher", self.fetcher)] {
+            if part > 0.0 && self.user_minute(part, tariff) < f64::from(2 * tariff.dearest()) {
+                source.error(
+                    key,
+                    format!(
+                        "must leave at least {} units of a user's minute, twice the dearest call",
+                        2 * tariff.dearest()
+                    ),
+                );
+            }
+        }
+        if self.ingress_instances == 0 {
+            source.error("gmail.quota.ingress_instances", "must be at least 1");
+        }
+        if self.concurrency == 0 {
+            source.error("gmail.quota.concurrency", "must be at least 1");
+        }
+    }
 }
 
 impl Default for Settings {
@@ -58,6 +183,7 @@ impl Default for Settings {
             max_in_flight: 256,
             connections: 4,
             tariff: Tariff::default(),
+            quota: Quota::default(),
             token_skew: Duration::from_secs(120),
             max_tokens: 50_000,
             watch_topic: None,
@@ -98,6 +224,7 @@ impl Settings {
                 "HTTP/2 connections to Gmail; each carries about a hundred calls at a time",
             ),
             tariff: source.read("gmail.tariff", default.tariff, "The prices of calls: 2026-05 or before-2026-05"),
+            quota: Quota::read(source),
             token_skew: source.duration(
                 "gmail.token_skew",
                 default.token_skew,
@@ -142,6 +269,7 @@ impl Settings {
         if self.watch_topic.as_deref().is_some_and(|topic| !is_topic(topic)) {
             source.error("gmail.watch_topic", "must be projects/{project}/topics/{topic}");
         }
+        self.quota.check(&self.tariff, source);
         if self.max_tokens == 0 {
             source.error("gmail.max_tokens", "must be at least 1");
         }

@@ -95,6 +95,13 @@ impl Tariff {
             Method::Stop => self.stop,
         }
     }
+
+    /// The price of the dearest call.
+    pub fn dearest(&self) -> u32 {
+        [self.profile, self.history_list, self.messages_list, self.get, self.watch, self.stop]
+            .into_iter()
+            .fold(0, u32::max)
+    }
 }
 
 impl Default for Tariff {

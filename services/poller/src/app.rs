@@ -11,11 +11,11 @@ use domain::{
     Command, ConnectionId, ConnectionState, GmailConnectionStatusChanged, GmailJobStatusChanged, JobId, JobState,
     OrganisationId, Progress, Timestamp, TokenVersion, Trigger,
 };
+use gmail::gate::Holding;
 use kafka::lane::{App, Assignment, LaneHandle, Outbox};
 use kafka::topics::Topics;
 use kafka::{InputRecord, partition_of};
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use crate::calls::{Calls, Done, Mailboxes};
@@ -38,8 +38,8 @@ pub struct Shared<M> {
     pub topics: Topics,
     /// The numbers that mailboxes decide by.
     pub rules: Rules,
-    /// The calls that may be under way in the process.
-    pub permits: Arc<Semaphore>,
+    /// The calls that may be under way in one lane.
+    pub calls: usize,
     /// With more calls than this waiting, a lane takes no more commands.
     pub backlog: usize,
 }
@@ -51,7 +51,7 @@ impl<M> Clone for Shared<M> {
             runtime: self.runtime.clone(),
             topics: self.topics.clone(),
             rules: self.rules,
-            permits: self.permits.clone(),
+            calls: self.calls,
             backlog: self.backlog,
         }
     }
@@ -61,6 +61,8 @@ impl<M> Clone for Shared<M> {
 pub struct Poller<M> {
     shared: Shared<M>,
     calls: Calls<M>,
+    /// Tells the quota how many partitions are ours.
+    holding: Option<Holding>,
     partition_count: i32,
     partitions: BTreeMap<i32, Partition>,
     /// Reused by every input.
@@ -78,14 +80,23 @@ fn now() -> Timestamp {
 impl<M: Mailboxes> Poller<M> {
     /// The poller for the lane that `handle` belongs to.
     pub fn new(shared: Shared<M>, handle: LaneHandle<Done>) -> Self {
-        let calls = Calls::new(shared.mailboxes.clone(), shared.runtime.clone(), handle.done, shared.permits.clone());
+        let calls = Calls::new(shared.mailboxes.clone(), shared.runtime.clone(), handle.done, shared.calls);
+        let holding = shared.mailboxes.holding();
         Self {
             shared,
             calls,
+            holding,
             partition_count: handle.partitions,
             partitions: BTreeMap::new(),
             actions: Vec::new(),
             buffer: BytesMut::new(),
+        }
+    }
+
+    /// Our part of the quotas goes by our partitions.
+    fn hold(&self) {
+        if let Some(holding) = &self.holding {
+            holding.set(self.partitions.len(), usize::try_from(self.partition_count).unwrap_or(0));
         }
     }
 
@@ -358,6 +369,7 @@ impl<M: Mailboxes> App for Poller<M> {
     fn opened(&mut self, assignment: Assignment, part: Part, out: &mut Outbox) {
         let (partition, active) = Partition::new(assignment, part);
         self.partitions.insert(assignment.partition, partition);
+        self.hold();
         let at = now();
         // Only a mailbox that does not decode needs the tenant, and then nobody knows it.
         let unknown = OrganisationId::from_uuid(Uuid::nil());
@@ -377,6 +389,7 @@ impl<M: Mailboxes> App for Poller<M> {
     fn closed(&mut self, assignment: Assignment) {
         self.partitions.remove(&assignment.partition);
         self.calls.forget(assignment);
+        self.hold();
     }
 
     fn record(&mut self, assignment: Assignment, record: &InputRecord<'_>, out: &mut Outbox) {
@@ -384,8 +397,8 @@ impl<M: Mailboxes> App for Poller<M> {
     }
 
     fn done(&mut self, assignment: Assignment, done: Done, out: &mut Outbox) {
-        let Done { connection, call, answer } = done;
-        self.calls.ended(assignment);
+        let Done { connection, call, answer, is_patient } = done;
+        self.calls.ended(assignment, is_patient);
         let _ = self.input(assignment, connection, Some(Input::Answer(call, answer)), now(), out);
         self.calls.start();
     }

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use domain::mailbox::reply::{Answer, Call, CallId};
 use domain::{ConnectionId, Lane, OrganisationId};
+use gmail::gate::Holding;
 use kafka::lane::{Assignment, DoneSender};
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 /// Where mailboxes are: Gmail, or what stands in for it in a benchmark.
 pub trait Mailboxes: Send + Sync + 'static {
@@ -20,6 +21,11 @@ pub trait Mailboxes: Send + Sync + 'static {
         connection: ConnectionId,
         call: Call,
     ) -> impl Future<Output = Answer> + Send;
+
+    /// For one lane, to tell how many partitions it has: quotas go by them. None where there are no quotas.
+    fn holding(&self) -> Option<Holding> {
+        None
+    }
 }
 
 /// What came of a call.
@@ -28,6 +34,8 @@ pub struct Done {
     pub(crate) connection: ConnectionId,
     pub(crate) call: CallId,
     pub(crate) answer: Answer,
+    /// Whether it was one that is patient.
+    pub(crate) is_patient: bool,
 }
 
 struct Waiting {
@@ -42,14 +50,29 @@ pub(crate) struct Calls<M> {
     mailboxes: Arc<M>,
     runtime: Handle,
     done: DoneSender<Done>,
-    permits: Arc<Semaphore>,
+    /// The most that may be under way. They are this lane's alone: places that lanes shared would become free without a
+    /// lane whose calls wait hearing of it.
+    places: usize,
     /// One queue for each priority, the highest first.
     waiting: [VecDeque<Waiting>; 5],
-    /// How many are under way for each partition that has any.
-    under_way: BTreeMap<Assignment, usize>,
+    /// Those under way, by their partition.
+    under_way: BTreeMap<Assignment, UnderWay>,
+    /// How many are under way, and those of them that are patient.
+    running: (usize, usize),
     /// When the last one was started.
     started: Option<Instant>,
 }
+
+/// The calls of a partition. Dropped, they are given up: they would spend what is its next owner's.
+#[derive(Default)]
+struct UnderWay {
+    tasks: JoinSet<()>,
+    /// How many there are, and those of them that are patient.
+    running: (usize, usize),
+}
+
+/// Priorities from this one on, reading messages and what is less urgent, do not get the last quarter of the places.
+const FIRST_PATIENT: usize = 2;
 
 const fn queue(lane: Lane) -> usize {
     match lane {
@@ -62,20 +85,21 @@ const fn queue(lane: Lane) -> usize {
 }
 
 impl<M: Mailboxes> Calls<M> {
-    /// Calls that share `permits` with the process's other lanes.
-    pub(crate) fn new(mailboxes: Arc<M>, runtime: Handle, done: DoneSender<Done>, permits: Arc<Semaphore>) -> Self {
+    /// At most `places` calls at a time.
+    pub(crate) fn new(mailboxes: Arc<M>, runtime: Handle, done: DoneSender<Done>, places: usize) -> Self {
         Self {
             mailboxes,
             runtime,
             done,
-            permits,
+            places: places.max(1),
             waiting: Default::default(),
             under_way: BTreeMap::new(),
+            running: (0, 0),
             started: None,
         }
     }
 
-    /// How many wait for a permit. Bounded by the mailboxes that are awake: each has at most one call a walk.
+    /// How many wait for a place. Bounded by the mailboxes that are awake: each has at most one call a walk.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.iter().map(VecDeque::len).sum()
     }
@@ -93,43 +117,55 @@ impl<M: Mailboxes> Calls<M> {
 
     /// Starts as many as may run.
     pub(crate) fn start(&mut self) {
-        while let Some(queue) = self.waiting.iter_mut().find(|queue| !queue.is_empty()) {
-            let Ok(permit) = self.permits.clone().try_acquire_owned() else { return };
-            let Some(Waiting { assignment, organisation, connection, call }) = queue.pop_front() else { return };
+        let patient = (self.places - self.places / 4).max(1);
+        while self.running.0 < self.places {
+            let may = |number: usize| number < FIRST_PATIENT || self.running.1 < patient;
+            let next = (0..self.waiting.len()).find(|number| may(*number) && !self.waiting[*number].is_empty());
+            let Some(number) = next else { return };
+            let Some(Waiting { assignment, organisation, connection, call }) = self.waiting[number].pop_front() else {
+                return;
+            };
             let (mailboxes, done) = (self.mailboxes.clone(), self.done.clone());
             self.started = Some(Instant::now());
-            *self.under_way.entry(assignment).or_default() += 1;
-            self.runtime.spawn(async move {
+            let is_patient = number >= FIRST_PATIENT;
+            let under_way = self.under_way.entry(assignment).or_default();
+            for running in [&mut self.running, &mut under_way.running] {
+                running.0 += 1;
+                running.1 += usize::from(is_patient);
+            }
+            let run = async move {
                 let id = call.id;
-                let answer = tokio::select! {
-                    answer = mailboxes.call(organisation, connection, call) => answer,
-                    // The lane was dropped: its successor asks anew.
-                    () = done.gone() => return,
-                };
-                // The place is free before the result is seen, so that the lane finds it when it looks.
-                drop(permit);
+                let answer = mailboxes.call(organisation, connection, call).await;
                 // An answer that no lane wants any more is dropped.
-                let _ = done.send(assignment, Done { connection, call: id, answer }).await;
-            });
+                let _ = done.send(assignment, Done { connection, call: id, answer, is_patient }).await;
+            };
+            under_way.tasks.spawn_on(run, &self.runtime);
         }
     }
 
     /// Notes that a call's answer has been taken in.
-    pub(crate) fn ended(&mut self, assignment: Assignment) {
-        if let Some(calls) = self.under_way.get_mut(&assignment) {
-            *calls -= 1;
-            if *calls == 0 {
-                self.under_way.remove(&assignment);
-            }
+    pub(crate) fn ended(&mut self, assignment: Assignment, is_patient: bool) {
+        let Some(under_way) = self.under_way.get_mut(&assignment) else { return };
+        while under_way.tasks.try_join_next().is_some() {}
+        for running in [&mut self.running, &mut under_way.running] {
+            running.0 -= 1;
+            running.1 -= usize::from(is_patient);
+        }
+        if under_way.running.0 == 0 {
+            self.under_way.remove(&assignment);
         }
     }
 
-    /// Drops what waits for a partition that is gone. The answers that are under way never come.
+    /// Drops what waits for a partition that is gone, and gives up what is under way for it.
     pub(crate) fn forget(&mut self, assignment: Assignment) {
-        self.under_way.remove(&assignment);
         for queue in &mut self.waiting {
             queue.retain(|waiting| waiting.assignment != assignment);
         }
+        let Some(under_way) = self.under_way.remove(&assignment) else { return };
+        self.running.0 -= under_way.running.0;
+        self.running.1 -= under_way.running.1;
+        drop(under_way);
+        self.start();
     }
 
     /// Whether a call is under way, and one was started so recently that its answer may come any moment.

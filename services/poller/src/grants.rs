@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use domain::mailbox::reply::{Answer, Call};
 use domain::{ConnectionId, OrganisationId};
-use gmail::{Account, Client, Grant, Mailbox, TokenSource, TokenSourceError};
+use gmail::gate::Holding;
+use gmail::{Account, Client, Gate, Grant, Mailbox, TokenSource, TokenSourceError};
 use store::{Store, connections};
 
 use crate::calls::Mailboxes;
@@ -38,11 +39,19 @@ impl TokenSource for Grants {
 }
 
 /// Gmail itself.
-pub(crate) struct Gmail(pub(crate) Arc<Client>);
+pub(crate) struct Gmail {
+    pub(crate) client: Arc<Client>,
+    /// The one that the client's calls pass.
+    pub(crate) gate: Gate,
+}
 
 impl Mailboxes for Gmail {
     async fn call(&self, organisation: OrganisationId, connection: ConnectionId, call: Call) -> Answer {
         let mailbox = Mailbox { organisation_id: organisation, connection_id: connection };
-        self.0.call(mailbox, &call).await
+        self.client.call(mailbox, &call).await
+    }
+
+    fn holding(&self) -> Option<Holding> {
+        Some(self.gate.holding())
     }
 }

@@ -21,14 +21,13 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use domain::mailbox::Rules;
-use gmail::{Client, Gate};
+use gmail::{Client, Gate, Service};
 use kafka::lane::{self, Lane, LaneSettings};
 use kafka::topics::{self, Topic, Topics};
 use runtime::Shutdown;
 use runtime::health::{Check, Health};
 use store::Store;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 
 pub use app::{Poller, Shared};
 pub use calls::{Done, Mailboxes};
@@ -53,9 +52,10 @@ pub async fn run(
     health: Health,
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
-    let gate = Gate::new(gmail.max_in_flight);
-    let client = Client::new(gmail, Arc::new(grants::Grants(store)), gate).context("Setting up the Gmail client")?;
-    run_on(settings, kafka, Arc::new(grants::Gmail(Arc::new(client))), health, shutdown).await
+    let gate = Gate::by_partitions(gmail, Service::Poller);
+    let client = Client::new(gmail, Arc::new(grants::Grants(store)), gate.clone());
+    let client = Arc::new(client.context("Setting up the Gmail client")?);
+    run_on(settings, kafka, Arc::new(grants::Gmail { client, gate }), health, shutdown).await
 }
 
 /// Polls mailboxes wherever they are until the order to stop.
@@ -79,7 +79,7 @@ pub async fn run_on<M: Mailboxes>(
         runtime: Handle::current(),
         topics: topics.clone(),
         rules: Rules::DEFAULT,
-        permits: Arc::new(Semaphore::new(usize::from(settings.calls))),
+        calls: usize::from(settings.calls.div_ceil(settings.lanes)),
         backlog: settings.backlog,
     };
     let mut lanes = Vec::with_capacity(usize::from(settings.lanes));

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::EMPTY;
 use crate::token::{Account, Grant, TokenSource, TokenSourceError};
-use crate::{Client, Gate, Mailbox, Settings};
+use crate::{Client, Gate, Mailbox, Service, Settings};
 
 /// What to answer one request with.
 #[derive(Debug, Clone)]
@@ -147,7 +147,7 @@ impl Fake {
 
     pub(super) fn client_with(&self, settings: &Settings) -> Client {
         let source: Arc<dyn TokenSource> = Arc::clone(&self.shared) as _;
-        Client::new(settings, source, Gate::new(settings.max_in_flight)).unwrap()
+        Client::new(settings, source, Gate::new(settings, Service::Poller)).unwrap()
     }
 
     pub(super) fn api(&self, script: Script) {
