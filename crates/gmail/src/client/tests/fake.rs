@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::EMPTY;
 use crate::token::{Account, Grant, TokenSource, TokenSourceError};
-use crate::{Client, Gate, Mailbox, Service, Settings};
+use crate::{Client, Gate, Mailbox, Quota, Service, Settings};
 
 /// What to answer one request with.
 #[derive(Debug, Clone)]
@@ -137,6 +137,13 @@ impl Fake {
             client_secret: Some("client secret".into()),
             call_timeout: Duration::from_secs(20),
             max_body: 1024 * 1024,
+            // The fake has none of Gmail's limits.
+            quota: Quota {
+                user_minute: Some(10_000_000),
+                project_day: Some(1_000_000_000),
+                concurrency: 100,
+                ..Quota::default()
+            },
             ..Settings::default()
         }
     }
