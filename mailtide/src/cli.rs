@@ -53,6 +53,8 @@ pub(crate) enum Command {
     Sync(Sync),
     /// Print a topic's records as JSON lines, decoded, committed ones only
     Tail(Tail),
+    /// Ask the service whose admin port is in the settings whether it is ready; exit 1 if not
+    Health(Health),
 }
 
 #[derive(Debug, Args)]
@@ -155,6 +157,13 @@ pub(crate) struct Sync {
     pub(crate) wait: bool,
     #[command(flatten)]
     pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Health {
+    /// Ask whether it is alive, not whether it is ready
+    #[arg(long)]
+    pub(crate) live: bool,
 }
 
 #[derive(Debug, Args)]

@@ -104,6 +104,7 @@ async fn run(cli: Cli, mut settings: Settings) -> anyhow::Result<Outcome> {
         Command::Connections(connections) => command::connections::run(connections, &settings).await?,
         Command::Sync(sync) => return command::sync::run(&sync, &settings, &shutdown).await,
         Command::Tail(tail) => command::tail::run(&tail, &settings, &shutdown).await?,
+        Command::Health(health) => return command::health::run(health, settings.admin.address).await,
     }
     Ok(Outcome::Done)
 }
@@ -122,7 +123,8 @@ const fn is_service(command: &Command) -> bool {
         | Command::Keys(_)
         | Command::Connections(_)
         | Command::Sync(_)
-        | Command::Tail(_) => false,
+        | Command::Tail(_)
+        | Command::Health(_) => false,
     }
 }
 

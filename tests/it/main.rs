@@ -13,6 +13,7 @@ mod support;
 mod chaos;
 mod cli;
 mod demo;
+mod docker;
 mod gmail;
 mod ingress;
 mod lane;

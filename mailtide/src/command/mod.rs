@@ -1,6 +1,7 @@
 //! The operator's commands.
 
 pub(crate) mod connections;
+pub(crate) mod health;
 pub(crate) mod keys;
 pub(crate) mod sync;
 pub(crate) mod tail;

@@ -1,0 +1,145 @@
+//! The files under `docker/` say what the binary says: its settings, its sub-commands, its ports.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Stdio;
+
+use serde_json::Value;
+use tokio::process::Command;
+
+/// The variables that an operator sets; anything will do here.
+const TOKEN_KEY: &str = "k1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+
+fn file(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docker").join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("reading {}: {error}", path.display()))
+}
+
+fn yaml(name: &str) -> Value {
+    serde_saphyr::from_str(&file(name)).unwrap_or_else(|error| panic!("docker/{name}: {error}"))
+}
+
+/// `${NAME:-default}` and `${NAME:?message}` as compose fills them in where nothing is set but the token key.
+fn filled(text: &str) -> String {
+    let Some(inside) = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')) else { return text.to_owned() };
+    match inside.split_once(":-") {
+        Some((_, default)) => default.to_owned(),
+        None => {
+            assert!(inside.starts_with("MAILTIDE_STORE_TOKEN_KEY:?"), "nobody sets {text}");
+            TOKEN_KEY.to_owned()
+        }
+    }
+}
+
+fn strings(value: &Value) -> BTreeMap<String, String> {
+    let entries = value.as_object().into_iter().flatten();
+    entries
+        .map(|(name, value)| {
+            let text = value.as_str().map_or_else(|| value.to_string(), filled);
+            (name.clone(), text)
+        })
+        .collect()
+}
+
+/// What the image itself sets: the `ENV` of its last stage.
+fn image() -> BTreeMap<String, String> {
+    let text = file("Dockerfile").replace("\\\n", " ");
+    let last = text.rsplit("\nFROM ").next().unwrap().to_owned();
+    let env = last.lines().find_map(|line| line.strip_prefix("ENV ")).expect("the image sets its addresses");
+    env.split_whitespace()
+        .map(|pair| pair.split_once('=').unwrap())
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .collect()
+}
+
+/// The services of the compose file that run our image, with all that is in their environment.
+fn ours() -> BTreeMap<String, (Value, BTreeMap<String, String>)> {
+    let compose = yaml("compose.yaml");
+    let services = compose["services"].as_object().unwrap().clone();
+    let ours = services.into_iter().filter(|(_, service)| service["image"] == "mailtide");
+    ours.map(|(name, service)| {
+        let mut environment = image();
+        environment.extend(strings(&service["environment"]));
+        (name, (service, environment))
+    })
+    .collect()
+}
+
+fn port(address: &str) -> &str {
+    address.rsplit_once(':').unwrap().1
+}
+
+#[tokio::test]
+async fn every_service_of_the_compose_file_is_one_of_the_binary_and_its_settings_are_taken() {
+    let services = ours();
+    assert_eq!(services.keys().collect::<Vec<_>>(), ["ingress", "poller", "projector", "scheduler", "simulator"]);
+    for (name, (service, environment)) in services {
+        let program = env!("CARGO_BIN_EXE_mailtide-under-test");
+        let command = service["command"][0].as_str().unwrap();
+        let help = Command::new(program).args([command, "--help"]).env_clear().output().await.unwrap();
+        assert!(help.status.success(), "{name} runs `mailtide {command}`, which is no sub-command");
+        // All settings are read and checked before anything is done; wrong ones end with 2. Nobody listens on that port.
+        let mut health = Command::new(program);
+        health.arg("health").env_clear().envs(&environment).env("MAILTIDE_ADMIN_ADDRESS", "127.0.0.1:1");
+        let output = health.stdin(Stdio::null()).output().await.unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{name}: {said}");
+        assert!(said.contains("nobody answers"), "{name}: {said}");
+    }
+}
+
+#[test]
+fn ports_agree_between_the_image_the_compose_file_and_prometheus() {
+    let services = ours();
+    let dockerfile = file("Dockerfile");
+    let exposed = dockerfile.lines().find_map(|line| line.strip_prefix("EXPOSE ")).unwrap();
+    let exposed: Vec<&str> = exposed.split_whitespace().collect();
+    let of = |service: &str, setting: &str| port(&services[service].1[setting]).to_owned();
+    assert_eq!(exposed, [of("ingress", "MAILTIDE_INGRESS_LISTEN"), of("ingress", "MAILTIDE_ADMIN_ADDRESS")]);
+
+    let published =
+        |service: &str| services[service].0["ports"][0].as_str().unwrap().rsplit(':').next().unwrap().to_owned();
+    assert_eq!(published("ingress"), of("ingress", "MAILTIDE_INGRESS_LISTEN"));
+    assert_eq!(published("simulator"), of("simulator", "MAILTIDE_SIMULATOR_LISTEN"));
+    for (name, (_, environment)) in &services {
+        for (key, value) in environment.iter().filter(|(_, value)| value.contains("simulator:")) {
+            let url: reqwest::Url = value.parse().unwrap();
+            assert_eq!(url.port().unwrap().to_string(), of("simulator", "MAILTIDE_SIMULATOR_LISTEN"), "{name}: {key}");
+        }
+    }
+
+    let targets = yaml("prometheus.yaml")["scrape_configs"][0]["static_configs"][0]["targets"].clone();
+    let targets: Vec<String> = targets.as_array().unwrap().iter().map(|it| it.as_str().unwrap().to_owned()).collect();
+    let real = services.keys().filter(|name| *name != "simulator");
+    let mut expected: Vec<String> = real.map(|name| format!("{name}:{}", of(name, "MAILTIDE_ADMIN_ADDRESS"))).collect();
+    let mut scraped = targets;
+    expected.sort();
+    scraped.sort();
+    assert_eq!(scraped, expected);
+}
+
+#[test]
+fn every_path_in_the_docker_files_is_there() {
+    let docker = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docker");
+    let compose = yaml("compose.yaml");
+    for (name, service) in compose["services"].as_object().unwrap() {
+        let mounted = service["volumes"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        for source in mounted.filter_map(|volume| volume.split(':').next()).filter(|source| source.starts_with('.')) {
+            assert!(docker.join(source).is_file(), "{name} mounts {source}, which is not there");
+        }
+        if let Some(build) = service.get("build") {
+            let context = docker.join(build["context"].as_str().unwrap());
+            assert!(context.join(build["dockerfile"].as_str().unwrap()).is_file(), "{name}");
+        }
+    }
+    // What the build is given is named one by one; all that the workspace is made of must be.
+    let root = docker.join("..");
+    let sent = std::fs::read_to_string(root.join(".dockerignore")).unwrap();
+    let sent: Vec<&str> = sent.lines().filter_map(|line| line.strip_prefix('!')).collect();
+    for path in &sent {
+        assert!(root.join(path).exists(), ".dockerignore names {path}, which is not there");
+    }
+    for member in ["Cargo.toml", "Cargo.lock", "bench", "crates", "mailtide", "schemas", "services", "tests"] {
+        assert!(sent.contains(&member), ".dockerignore keeps {member} from the build");
+    }
+}
