@@ -278,7 +278,20 @@ fn job_row(fact: &Value) -> Value {
 }
 
 fn connection_row(fact: &Value) -> Value {
-    let names = ["organisationId", "status", "step", "lastHistoryId", "lastSyncedAt", "tokenVersion", "code", "at"];
+    let names = [
+        "organisationId",
+        "status",
+        "step",
+        "lastHistoryId",
+        "lastSyncedAt",
+        "tokenVersion",
+        "code",
+        "at",
+        "watchExpiresAt",
+        "lastPushAt",
+        "unitsToday",
+        "unitsDay",
+    ];
     pick(fact, &names)
 }
 
@@ -355,9 +368,13 @@ impl Rows {
         let sql = format!(
             "SELECT connection_id::text, json_build_object(
                  'organisationId', organisation_id, 'status', state, 'step', step, 'lastHistoryId', last_history_id,
-                 'lastSyncedAt', {}, 'tokenVersion', token_version, 'code', code, 'at', {}) FROM connection_states",
+                 'lastSyncedAt', {}, 'tokenVersion', token_version, 'code', code, 'at', {}, 'watchExpiresAt', {},
+                 'lastPushAt', {}, 'unitsToday', units_today, 'unitsDay', {}) FROM connection_states",
             rfc3339("last_synced_at"),
             rfc3339("changed_at"),
+            rfc3339("watch_expires_at"),
+            rfc3339("last_push_at"),
+            rfc3339("units_day"),
         );
         self.objects(&sql).await
     }

@@ -67,6 +67,10 @@ fn connection(id: u128, status: ConnectionState, step: i64) -> GmailConnectionSt
         token_version: TokenVersion(1),
         code: None,
         at: now(),
+        watch_expires_at: (step % 2 == 0).then(now),
+        last_push_at: Some(now()),
+        units_today: Some(step),
+        units_day: Some(now()),
     }
 }
 
@@ -175,7 +179,10 @@ async fn rows(client: &tokio_postgres::Client, store: &Store) -> Fold {
     }
     let sql = "SELECT connection_id, state, step, last_history_id, token_version, code,
                       (extract(epoch FROM last_synced_at) * 1000)::bigint,
-                      (extract(epoch FROM changed_at) * 1000)::bigint
+                      (extract(epoch FROM changed_at) * 1000)::bigint,
+                      (extract(epoch FROM watch_expires_at) * 1000)::bigint,
+                      (extract(epoch FROM last_push_at) * 1000)::bigint, units_today,
+                      (extract(epoch FROM units_day) * 1000)::bigint
                FROM connection_states";
     for row in client.query(sql, &[]).await.unwrap() {
         let status: String = row.get(1);
@@ -189,6 +196,10 @@ async fn rows(client: &tokio_postgres::Client, store: &Store) -> Fold {
             token_version: TokenVersion(row.get(4)),
             code: row.get(5),
             at: Timestamp::from_millis(row.get(7)),
+            watch_expires_at: row.get::<_, Option<i64>>(8).map(Timestamp::from_millis),
+            last_push_at: row.get::<_, Option<i64>>(9).map(Timestamp::from_millis),
+            units_today: row.get(10),
+            units_day: row.get::<_, Option<i64>>(11).map(Timestamp::from_millis),
         };
         fold.connections.insert(fact.connection_id, fact);
     }

@@ -101,9 +101,10 @@ pub struct GmailJobStatusChanged {
     pub deadline: Timestamp,
     /// When this record was written.
     pub at: Timestamp,
-    /// The dotted code of the failure, such as `Gmail.ReauthRequired`.
+    /// The dotted code of the failure, such as `Gmail.ReauthRequired`. A job that succeeded bears one when something
+    /// was put in the dead letters on its way.
     pub code: Option<String>,
-    /// One sentence on the failure and what to do about it.
+    /// One sentence on it and what to do.
     pub detail: Option<String>,
 }
 
@@ -151,8 +152,17 @@ pub struct GmailConnectionStatusChanged {
     pub last_synced_at: Option<Timestamp>,
     /// The refresh token's version that this state was seen with.
     pub token_version: TokenVersion,
-    /// The dotted code of what is wrong, if something is.
+    /// The dotted code of what is wrong, if something is. An active connection may bear one, such as that of a watch
+    /// which Gmail refuses.
     pub code: Option<String>,
     /// When this record was written.
     pub at: Timestamp,
+    /// When Gmail stops pushing changes of this mailbox unless the watch is renewed.
+    pub watch_expires_at: Option<Timestamp>,
+    /// When the last push for this mailbox was taken in.
+    pub last_push_at: Option<Timestamp>,
+    /// Quota units that the poller spent on this mailbox on the day that `units_day` begins.
+    pub units_today: Option<i64>,
+    /// When the quota day began that `units_today` counts for: midnight Pacific standard time.
+    pub units_day: Option<Timestamp>,
 }

@@ -3,7 +3,8 @@
 
 use bytes::Bytes;
 use domain::mailbox::record::{
-    ChunkKind, Head, Job, LiveWalk, MailboxChunk, MailboxState, NeedsReauth, Purpose, Quarantine, Tail, WindowWalk,
+    ChunkKind, Head, Job, LiveWalk, MailboxChunk, MailboxState, NeedsReauth, Purpose, Quarantine, Spent, Tail, Watch,
+    WindowWalk,
 };
 use domain::mailbox::reply::Label;
 use domain::{
@@ -156,6 +157,10 @@ pub fn needs_consent() -> GmailConnectionStatusChanged {
         last_history_id: Some(HistoryId::new(9_007_199_254_740_993)),
         last_synced_at: Some(at(-43_200_000)),
         code: Some("Gmail.ReauthRequired".into()),
+        watch_expires_at: Some(at(604_800_000)),
+        last_push_at: Some(at(-43_215_000)),
+        units_today: Some(212),
+        units_day: Some(at(-50_000_000)),
         ..new_connection()
     }
 }
@@ -172,6 +177,10 @@ pub fn new_connection() -> GmailConnectionStatusChanged {
         token_version: TokenVersion(3),
         code: None,
         at: at(0),
+        watch_expires_at: None,
+        last_push_at: None,
+        units_today: None,
+        units_day: None,
     }
 }
 
@@ -224,6 +233,7 @@ pub fn busy_mailbox() -> MailboxState {
             attempts: 1,
             not_before: Some(at(1_000)),
             progress: failed().progress,
+            own_until: Some(at(3_600_000)),
         }),
         windows: vec![WindowWalk {
             walk: 8,
@@ -236,6 +246,8 @@ pub fn busy_mailbox() -> MailboxState {
             attempts: 0,
             not_before: None,
             progress: Progress { lane: None, window: None, ..failed().progress },
+            page_size: 250,
+            parked: true,
         }],
         seen: tail(0),
         withheld: tail(32),
@@ -246,6 +258,17 @@ pub fn busy_mailbox() -> MailboxState {
             at: at(2),
             bytes: Bytes::from_static(&[0, 1, 2, 255]),
         }),
+        began_at: Some(at(-86_400_000)),
+        last_push_at: Some(at(-15_000)),
+        repoll_at: Some(at(0)),
+        unpushed_since: Some(at(-3_600_000)),
+        watch: Some(Watch {
+            renewed_at: Some(at(-86_400_000)),
+            expires_at: Some(at(518_400_000)),
+            tried_at: Some(at(-3)),
+            code: Some("Gmail.Forbidden".into()),
+        }),
+        spent: Some(Spent { day: at(-50_000_000), units: 212 }),
         ..new_mailbox()
     }
 }
@@ -273,6 +296,12 @@ pub fn new_mailbox() -> MailboxState {
         rescued: Tail::default(),
         ended: Tail::default(),
         quarantine: None,
+        began_at: None,
+        last_push_at: None,
+        repoll_at: None,
+        unpushed_since: None,
+        watch: None,
+        spent: None,
     }
 }
 

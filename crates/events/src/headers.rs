@@ -83,4 +83,18 @@ pub mod dead {
     pub const OFFSET: &str = "source-offset";
     /// Why it could not be worked on.
     pub const REASON: &str = "reason";
+    /// Where it was no record of ours but a place at Gmail that could not be read: the method that was asked.
+    pub const METHOD: &str = "source-method";
+    /// There: the connection.
+    pub const CONNECTION_ID: &str = "connectionId";
+    /// There: the tenant.
+    pub const ORGANISATION_ID: &str = "organisationId";
+    /// There: the id of the history record that the unreadable one follows.
+    pub const START_HISTORY_ID: &str = "start-history-id";
+    /// There: the begin of the time that was owed instead, or of the slice that could not be listed, in RFC 3339.
+    pub const SINCE: &str = "since";
+    /// There: its end, not inclusive.
+    pub const UNTIL: &str = "until";
+    /// There: how many records or messages were asked for at a time when it was given up.
+    pub const PAGE_SIZE: &str = "page-size";
 }

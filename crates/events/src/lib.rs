@@ -22,6 +22,7 @@ mod json;
 mod record;
 pub mod registry;
 mod trace;
+mod unreadable;
 
 use bytes::{Bytes, BytesMut};
 use domain::{CancelJob, Command, ForgetConnection, PollGmailConnection};
@@ -31,6 +32,7 @@ pub use frame::{frame_id, unframe};
 pub use record::{Event, Record};
 pub use registry::Registry;
 pub use trace::{InvalidTraceParent, TraceParent};
+pub use unreadable::unreadable;
 
 use codec::codecs;
 

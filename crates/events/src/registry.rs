@@ -125,6 +125,9 @@ pub(crate) const FILES: &[(&str, &str)] = published![
     "GmailConnectionStatusChanged.v1",
     "MailboxState.v1",
     "MailboxChunk.v1",
+    "GmailJobStatusChanged.v2",
+    "GmailConnectionStatusChanged.v2",
+    "MailboxState.v2",
 ];
 
 /// `schemas/manifest.json`.

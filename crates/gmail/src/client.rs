@@ -92,6 +92,8 @@ impl Client {
         let attempt = self.inner.call(mailbox, call, began + patience, &mut ledger);
         let result = match tokio::time::timeout(patience, attempt).await {
             Ok(result) => result,
+            // Not so much as sent: that says nothing about the page.
+            Err(_) if ledger.units == 0 => Err(CallError::Throttled { until: None }),
             Err(_) => Err(CallError::Transient { detail: format!("No answer within {patience:?}") }),
         };
         metric::called(query::method(&call.request), outcome(&result), began.elapsed());
@@ -190,13 +192,14 @@ impl Inner {
     }
 }
 
-/// What a call that the gate did not let through comes to.
+/// What a call that the gate did not let through comes to: whatever the reason, it says nothing about the page that was
+/// asked for, and must not count against it.
 fn not_admitted(refused: Refused) -> CallError {
     match refused {
         Refused::NotBefore { .. } => CallError::Throttled { until: refused.until() },
-        Refused::Late { .. } | Refused::TooDear { .. } | Refused::Full => {
-            CallError::Transient { detail: refused.to_string() }
-        }
+        Refused::Late { .. } | Refused::Full => CallError::Throttled { until: None },
+        // The mailbox's probes are as dear, so that this is not taken for the page's own failure either.
+        Refused::TooDear { .. } => CallError::Transient { detail: refused.to_string() },
     }
 }
 

@@ -14,6 +14,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("V1__first", include_str!("../migrations/V1__first.sql")),
     ("V2__consents", include_str!("../migrations/V2__consents.sql")),
     ("V3__idempotency", include_str!("../migrations/V3__idempotency.sql")),
+    ("V4__watch_and_quota", include_str!("../migrations/V4__watch_and_quota.sql")),
 ];
 
 /// How long one migration may work, and how long a process waits for another's.

@@ -198,13 +198,16 @@ async fn upsert_connections(tx: &Tx<'_>, facts: &[GmailConnectionStatusChanged])
     }
     tx.execute(
         "INSERT INTO connection_states AS s (connection_id, organisation_id, state, step, last_history_id,
-                                             last_synced_at, token_version, code, changed_at)
+                                             last_synced_at, token_version, code, changed_at, watch_expires_at,
+                                             last_push_at, units_today, units_day)
          SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::bigint[], $5::text[], $6::timestamptz[],
-                              $7::bigint[], $8::text[], $9::timestamptz[])
+                              $7::bigint[], $8::text[], $9::timestamptz[], $11::timestamptz[], $12::timestamptz[],
+                              $13::bigint[], $14::timestamptz[])
          ON CONFLICT (connection_id) DO UPDATE SET
              state = excluded.state, step = excluded.step, last_history_id = excluded.last_history_id,
              last_synced_at = excluded.last_synced_at, token_version = excluded.token_version, code = excluded.code,
-             changed_at = excluded.changed_at
+             changed_at = excluded.changed_at, watch_expires_at = excluded.watch_expires_at,
+             last_push_at = excluded.last_push_at, units_today = excluded.units_today, units_day = excluded.units_day
          WHERE s.organisation_id = excluded.organisation_id AND s.state <> $10
            AND (s.state = $10, s.step) < (excluded.state = $10, excluded.step)",
         &[
@@ -218,6 +221,10 @@ async fn upsert_connections(tx: &Tx<'_>, facts: &[GmailConnectionStatusChanged])
             &column(facts, |fact| fact.code.as_deref().map(storable)),
             &column(facts, |fact| At(fact.at)),
             &ConnectionState::Forgotten.as_str(),
+            &column(facts, |fact| fact.watch_expires_at.map(At)),
+            &column(facts, |fact| fact.last_push_at.map(At)),
+            &column(facts, |fact| fact.units_today),
+            &column(facts, |fact| fact.units_day.map(At)),
         ],
     )
     .await

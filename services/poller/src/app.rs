@@ -178,6 +178,15 @@ impl<M: Mailboxes> Poller<M> {
                     publisher.drop_chunk(id, number);
                     awake.stored.drop_chunk(number);
                 }
+                Action::DeadLetter(letter) => {
+                    tracing::warn!(connection = %id, place = ?letter.place, reason = letter.reason, "Unreadable at Gmail");
+                    metric::unreadable();
+                    publisher.unreadable(key.clone(), id, organisation, &letter);
+                }
+                Action::Alarm(alarm) => {
+                    tracing::warn!(connection = %id, ?alarm, "Pushes of a mailbox want a look");
+                    metric::alarm(&alarm);
+                }
                 Action::Forget => publisher.forget(key.clone()),
             }
         }
@@ -309,6 +318,10 @@ impl<M: Mailboxes> Poller<M> {
             token_version: TokenVersion::default(),
             code: Some(code::QUARANTINED.to_owned()),
             at,
+            watch_expires_at: None,
+            last_push_at: None,
+            units_today: None,
+            units_day: None,
         };
         publisher.connection(key::of(id), &event);
         let frame = slot::quarantined(id, organisation, self.partition_count, absorbed, &stored, reason, at);

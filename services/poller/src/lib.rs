@@ -37,6 +37,9 @@ pub use settings::Settings;
 const TOPICS: [Topic; 6] =
     [Topic::Poll, Topic::State, Topic::Discovered, Topic::JobStatus, Topic::ConnectionStatus, Topic::DeadLetter];
 
+/// How old a watch may grow before it is renewed: it lasts 7 days, and Gmail's guide says to renew it daily.
+const WATCH_RENEWAL: domain::Duration = domain::Duration::from_days(1);
+
 /// How often a lane's state is looked at for the health checks.
 const WATCH_EVERY: Duration = Duration::from_millis(250);
 
@@ -55,7 +58,9 @@ pub async fn run(
     let gate = Gate::by_partitions(gmail, Service::Poller);
     let client = Client::new(gmail, Arc::new(grants::Grants(store)), gate.clone());
     let client = Arc::new(client.context("Setting up the Gmail client")?);
-    run_on(settings, kafka, Arc::new(grants::Gmail { client, gate }), health, shutdown).await
+    let watch = gmail.watch_topic.is_some().then_some(WATCH_RENEWAL);
+    let rules = Rules { watch, ..Rules::DEFAULT };
+    run_by(rules, settings, kafka, Arc::new(grants::Gmail { client, gate }), health, shutdown).await
 }
 
 /// Polls mailboxes wherever they are until the order to stop.
@@ -63,6 +68,17 @@ pub async fn run(
 /// # Errors
 /// As [`run`].
 pub async fn run_on<M: Mailboxes>(
+    settings: &Settings,
+    kafka: &kafka::Settings,
+    mailboxes: Arc<M>,
+    health: Health,
+    shutdown: Shutdown,
+) -> anyhow::Result<()> {
+    run_by(Rules::DEFAULT, settings, kafka, mailboxes, health, shutdown).await
+}
+
+async fn run_by<M: Mailboxes>(
+    rules: Rules,
     settings: &Settings,
     kafka: &kafka::Settings,
     mailboxes: Arc<M>,
@@ -78,7 +94,7 @@ pub async fn run_on<M: Mailboxes>(
         mailboxes,
         runtime: Handle::current(),
         topics: topics.clone(),
-        rules: Rules::DEFAULT,
+        rules,
         calls: usize::from(settings.calls.div_ceil(settings.lanes)),
         backlog: settings.backlog,
     };

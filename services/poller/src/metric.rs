@@ -1,6 +1,7 @@
 //! The names of what the poller counts, and their labels, all of them bounded.
 
-use domain::{GmailJobStatusChanged, Origin};
+use domain::mailbox::Alarm;
+use domain::{GmailJobStatusChanged, Origin, Trigger};
 use metrics::{counter, histogram};
 
 /// Messages announced; label `origin`.
@@ -13,6 +14,12 @@ const JOB_SECONDS: &str = "mailtide_poller_job_seconds";
 const DUPLICATES: &str = "mailtide_poller_duplicates_skipped_total";
 /// Commands put aside as dead letters.
 const DEAD_LETTERS: &str = "mailtide_poller_dead_letters_total";
+/// Places at Gmail that no attempt could read, put aside as dead letters. Anything above 0 wants an operator.
+const UNREADABLE: &str = "mailtide_poller_unreadable_total";
+/// Messages that audits found missing. Anything above 0 is a fault of ours or of Gmail's.
+const AUDIT_FOUND: &str = "mailtide_poller_audit_found_total";
+/// What is wrong with the pushes of mailboxes; label `kind`. Raised again with every sync while it lasts.
+const PUSH_ALARMS: &str = "mailtide_poller_push_alarms_total";
 /// Mailboxes set aside because they broke the poller. Anything above 0 wants an operator.
 const QUARANTINED: &str = "mailtide_poller_mailboxes_quarantined_total";
 
@@ -45,11 +52,22 @@ pub(crate) fn job_ended(event: &GmailJobStatusChanged) {
     counter!(JOBS, "trigger" => trigger, "state" => event.state.as_str()).increment(1);
     let took = event.at.since(event.requested_at).as_millis();
     histogram!(JOB_SECONDS, "trigger" => trigger).record(took as f64 / 1_000.0);
+    if event.trigger == Trigger::Audit {
+        counter!(AUDIT_FOUND).increment(u64::try_from(event.progress.discovered).unwrap_or(0));
+    }
     counter!(DUPLICATES).increment(u64::try_from(event.progress.duplicates_skipped).unwrap_or(0));
 }
 
 pub(crate) fn dead_letter() {
     counter!(DEAD_LETTERS).increment(1);
+}
+
+pub(crate) fn unreadable() {
+    counter!(UNREADABLE).increment(1);
+}
+
+pub(crate) fn alarm(alarm: &Alarm) {
+    counter!(PUSH_ALARMS, "kind" => alarm.as_str()).increment(1);
 }
 
 pub(crate) fn quarantined() {

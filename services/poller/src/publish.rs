@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use domain::mailbox::DeadLetter;
 use domain::mailbox::record::MailboxChunk;
 use domain::{
     ConnectionId, GmailConnectionStatusChanged, GmailJobStatusChanged, GmailMessageDiscovered, OrganisationId,
@@ -140,6 +141,20 @@ impl<'a> Publisher<'a> {
         let topic = self.topics.name(Topic::State).clone();
         let partition = Some(self.assignment.partition);
         self.out.push(self.assignment, OutRecord { topic, partition, key: Some(key), value, headers });
+    }
+
+    /// Puts a place at Gmail that cannot be read aside, by name.
+    pub(crate) fn unreadable(
+        &mut self,
+        key: Bytes,
+        connection: ConnectionId,
+        organisation: OrganisationId,
+        letter: &DeadLetter,
+    ) {
+        let (value, headers) = events::unreadable(connection, organisation, letter);
+        let topic = self.topics.name(Topic::DeadLetter).clone();
+        let (key, value, headers) = (Some(key), Some(value), headers.into());
+        self.out.push(self.assignment, OutRecord { topic, partition: None, key, value, headers });
     }
 
     /// Puts a record of the input aside: its bytes and headers as they were, and where from and why.

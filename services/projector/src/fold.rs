@@ -133,6 +133,10 @@ mod tests {
             token_version: TokenVersion(1),
             code: None,
             at: Timestamp::from_millis(at),
+            watch_expires_at: None,
+            last_push_at: None,
+            units_today: None,
+            units_day: None,
         }
     }
 

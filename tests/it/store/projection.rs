@@ -206,6 +206,10 @@ fn connection_fact(
         token_version: TokenVersion(1),
         code: None,
         at: Timestamp::from_millis(1_700_000_000_000 + step),
+        watch_expires_at: Some(Timestamp::from_millis(1_700_604_800_000 + step)),
+        last_push_at: None,
+        units_today: Some(step),
+        units_day: Some(Timestamp::from_millis(1_699_999_200_000)),
     }
 }
 

@@ -162,6 +162,10 @@ fn said(
         token_version: TokenVersion(1),
         code: (status != ConnectionState::Active).then(|| "Gmail.ReauthRequired".to_owned()),
         at: now(),
+        watch_expires_at: None,
+        last_push_at: None,
+        units_today: None,
+        units_day: None,
     }
 }
 

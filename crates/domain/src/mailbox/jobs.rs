@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::record::{Job, Purpose};
 use super::{Action, Context, GmailJobStatusChanged, JobId, Mailbox};
 use crate::command::PollGmailConnection;
-use crate::job::{JobState, Progress};
+use crate::job::{JobState, Progress, Trigger};
 
 /// The dotted codes with which a mailbox fails a job.
 pub mod code {
@@ -25,6 +25,10 @@ pub mod code {
     pub const UNREADABLE_COMMAND: &str = "Job.UnreadableCommand";
     /// The window that was asked for holds no time.
     pub const EMPTY_WINDOW: &str = "Job.EmptyWindow";
+    /// Another push waits for the same walk and answers for this one, too.
+    pub const COALESCED: &str = "Job.Coalesced";
+    /// The job succeeded, but something on its way could not be read and is among the dead letters.
+    pub const DEAD_LETTERED: &str = "Gmail.DeadLettered";
 }
 
 /// The walk of history, as jobs name it.
@@ -49,12 +53,25 @@ impl JobEnd {
         Self { state: JobState::Succeeded, code: None, detail: None }
     }
 
+    fn with_dead_letters(places: i64) -> Self {
+        let detail = format!(
+            "Places that Gmail could not be made to read out: {places}. They are among the dead letters by name; the \
+             time around them was listed instead or is owed to the audit"
+        );
+        Self { state: JobState::Succeeded, code: Some(code::DEAD_LETTERED.to_owned()), detail: Some(detail) }
+    }
+
     pub(super) fn cancelled() -> Self {
         Self { state: JobState::Cancelled, code: None, detail: None }
     }
 
     pub(super) fn failed(code: impl Into<String>, detail: impl Into<String>) -> Self {
         Self { state: JobState::Failed, code: Some(code.into()), detail: Some(detail.into()) }
+    }
+
+    /// Nobody failed and nobody cancelled it: there is no more to do for it.
+    pub(super) fn ended_by(code: &str, detail: String) -> Self {
+        Self { state: JobState::Cancelled, code: Some(code.to_owned()), detail: Some(detail) }
     }
 
     pub(super) fn reauth() -> Self {
@@ -90,6 +107,9 @@ impl Mailbox {
             let owed = command.requested_at.min(cx.now) - cx.rules.catch_up;
             self.reached.get_or_insert(owed + cx.rules.overlap);
         }
+        if command.trigger == Trigger::Push && self.needs_reauth.is_none() {
+            self.on_push(cx);
+        }
         let mut job = Job {
             job_id: id,
             trigger: command.trigger,
@@ -109,7 +129,7 @@ impl Mailbox {
         } else if command.window.is_some_and(crate::Window::is_empty) {
             Some(JobEnd::failed(code::EMPTY_WINDOW, "The window's `since` is not before its `until`"))
         } else {
-            None
+            self.coalesced(command.trigger)
         };
         if let Some(end) = refused {
             self.end_job(cx, &job, Progress::default(), &end, out);
@@ -117,9 +137,17 @@ impl Mailbox {
         }
         match command.window {
             None => self.wake_owed(cx),
+            Some(window) if command.trigger == Trigger::Audit => {
+                self.wake_unread();
+                let Some(window) = self.auditable(cx, window) else {
+                    self.end_job(cx, &job, Progress::default(), &JobEnd::succeeded(), out);
+                    return;
+                };
+                job.walk = Some(self.open_window(cx, Purpose::Audit, window));
+                job.started_at = Some(cx.now);
+            }
             Some(window) => {
-                let purpose = if command.trigger == crate::Trigger::Audit { Purpose::Audit } else { Purpose::Backfill };
-                job.walk = Some(self.open_window(purpose, window));
+                job.walk = Some(self.open_window(cx, Purpose::Backfill, window));
                 job.started_at = Some(cx.now);
             }
         }
@@ -157,6 +185,10 @@ impl Mailbox {
 
     fn end_job(&mut self, cx: &Context<'_>, job: &Job, progress: Progress, end: &JobEnd, out: &mut Vec<Action>) {
         self.ended.insert(job.job_id.as_uuid().as_u128(), cx.now);
+        let lost = progress.dead_lettered;
+        if end.state == JobState::Succeeded && lost > 0 {
+            return self.tell_job(cx, job, end.state, progress, Some(&JobEnd::with_dead_letters(lost)), out);
+        }
         self.tell_job(cx, job, end.state, progress, Some(end), out);
     }
 

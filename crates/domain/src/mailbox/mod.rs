@@ -9,16 +9,23 @@
 //! - the cursor never goes back, and passes nothing that is not announced, kept back or owed;
 //! - every job ends, once.
 
+mod audit;
 mod heads;
 mod jobs;
 #[cfg(test)]
 mod laws;
+mod listing;
 mod live;
+mod owed;
 mod policy;
+mod push;
 pub mod record;
 mod remembered;
 pub mod reply;
 mod retry;
+mod rules;
+mod tries;
+mod watch;
 mod window;
 
 use std::sync::Arc;
@@ -29,71 +36,15 @@ use crate::id::{ConnectionId, EventId, HistoryId, JobId, OrganisationId, TokenVe
 use crate::time::{Duration, Timestamp, Window};
 use heads::Heads;
 use live::Live;
-use record::{ChunkKind, Job, MailboxChunk, MailboxState, NeedsReauth};
+use record::{ChunkKind, Job, MailboxChunk, MailboxState, NeedsReauth, Spent, Watch};
 use remembered::Remembered;
 pub use remembered::chunk_ids;
 use reply::{Answer, Call, CallId, MessageRef};
 use window::Listing;
 
 pub use jobs::code;
-
-/// The numbers that the mailbox decides by.
-#[derive(Debug, Clone, Copy)]
-pub struct Rules {
-    /// How long Gmail's reads may lag: a head becomes the cursor once a walk this much younger has crossed it.
-    pub lag: Duration,
-    /// How far an owed window and the memory of ids reach back beyond what is known to be complete.
-    pub overlap: Duration,
-    /// The part of an owed window that is listed first and answers the job; also the least that is remembered.
-    pub catch_up: Duration,
-    /// After so long Gmail's search index is taken to know all that has arrived.
-    pub index_lag: Duration,
-    /// The newest part of a listed window that is listed once more after [`Self::index_lag`].
-    pub settle: Duration,
-    /// Records or messages asked for per page.
-    pub page_size: u16,
-    /// More jobs than this do not wait in one mailbox.
-    pub waiting: usize,
-    /// How long an ended job's id is kept: longer than the command topic retains.
-    pub ended: Duration,
-    /// How long a message kept back is remembered: longer than Gmail keeps spam and trash.
-    pub withheld: Duration,
-    /// How long a gap's job may take.
-    pub gap_deadline: Duration,
-    /// How long an owed window rests after an error that trying again does not mend.
-    pub rest: Duration,
-    /// A job's progress is told at most this often.
-    pub progress: Duration,
-}
-
-impl Rules {
-    /// What the poller runs by.
-    pub const DEFAULT: Self = Self {
-        lag: Duration::from_minutes(10),
-        overlap: Duration::from_minutes(10),
-        catch_up: Duration::from_hours(24),
-        index_lag: Duration::from_secs(60),
-        settle: Duration::from_minutes(10),
-        page_size: 500,
-        waiting: 1_000,
-        ended: Duration::from_days(8),
-        withheld: Duration::from_days(31),
-        gap_deadline: Duration::from_days(7),
-        rest: Duration::from_minutes(15),
-        progress: Duration::from_secs(1),
-    };
-}
-
-/// What the mailbox may know of the world: the time, a random number drawn for this input, and the rules.
-#[derive(Debug, Clone, Copy)]
-pub struct Context<'a> {
-    /// The time.
-    pub now: Timestamp,
-    /// Random; used for jitter only.
-    pub jitter: u64,
-    /// The numbers to decide by.
-    pub rules: &'a Rules,
-}
+pub use push::Alarm;
+pub use rules::{Context, Rules};
 
 /// What happens to a mailbox.
 #[derive(Debug, Clone)]
@@ -123,8 +74,43 @@ pub enum Action {
     WriteChunk(MailboxChunk),
     /// Tombstone the chunk with this number.
     DropChunk(i64),
+    /// Put what cannot be read into the dead letters.
+    DeadLetter(DeadLetter),
+    /// Tell an operator.
+    Alarm(Alarm),
     /// Tombstone the state itself. Nothing follows.
     Forget,
+}
+
+/// Something at Gmail that no attempt could read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Where it is.
+    pub place: Place,
+    /// Why it could not be read, without anything of the mail.
+    pub reason: String,
+    /// A job that the walk which met it answers, when one was waiting.
+    pub job_id: Option<JobId>,
+}
+
+/// A place in a mailbox at Gmail: one record, or one shortest slice of time, asked for one by one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// The record of history that follows `after`, and all that follow it until a new cursor was pinned. What they
+    /// announce is looked for by listing the window `owed`.
+    History {
+        /// The id of the last record that was read, or the cursor.
+        after: HistoryId,
+        /// The time that is owed instead.
+        owed: Window,
+    },
+    /// A slice of a listing. It is owed to the audit.
+    Listing {
+        /// By `internalDate`.
+        window: Window,
+        /// It could not be read what of it lies in spam or trash; what was never kept back is announced.
+        held_only: bool,
+    },
 }
 
 /// One mailbox.
@@ -144,6 +130,15 @@ pub struct Mailbox {
     jobs: Vec<Job>,
     live: Option<Live>,
     windows: Vec<Listing>,
+    began: Option<Timestamp>,
+    last_push: Option<Timestamp>,
+    repoll_at: Option<Timestamp>,
+    unpushed_since: Option<Timestamp>,
+    watch: Option<Watch>,
+    watch_call: Option<CallId>,
+    spent: Option<Spent>,
+    /// How many walks of history began, in memory only.
+    walks_begun: u64,
     seen: Remembered,
     withheld: Remembered,
     rescued: Remembered,
@@ -169,6 +164,14 @@ impl Mailbox {
             jobs: Vec::new(),
             live: None,
             windows: Vec::new(),
+            began: None,
+            last_push: None,
+            repoll_at: None,
+            unpushed_since: None,
+            watch: None,
+            watch_call: None,
+            spent: None,
+            walks_begun: 0,
             seen: Remembered::new(ChunkKind::Seen),
             withheld: Remembered::new(ChunkKind::Withheld),
             rescued: Remembered::new(ChunkKind::Rescued),
@@ -194,6 +197,14 @@ impl Mailbox {
             jobs: state.jobs,
             live: state.live.map(Live::restored),
             windows: state.windows.into_iter().map(Listing::restored).collect(),
+            began: state.began_at,
+            last_push: state.last_push_at,
+            repoll_at: state.repoll_at,
+            unpushed_since: state.unpushed_since,
+            watch: state.watch,
+            watch_call: None,
+            spent: state.spent,
+            walks_begun: 0,
             seen: Remembered::restored(ChunkKind::Seen, &state.seen),
             withheld: Remembered::restored(ChunkKind::Withheld, &state.withheld),
             rescued: Remembered::restored(ChunkKind::Rescued, &state.rescued),
@@ -238,6 +249,12 @@ impl Mailbox {
             rescued: self.rescued.tail(),
             ended: self.ended.tail(),
             quarantine: None,
+            began_at: self.began,
+            last_push_at: self.last_push,
+            repoll_at: self.repoll_at,
+            unpushed_since: self.unpushed_since,
+            watch: self.watch.clone(),
+            spent: self.spent,
         }
     }
 
@@ -253,7 +270,8 @@ impl Mailbox {
 
     /// Whether an answer is awaited.
     pub fn is_calling(&self) -> bool {
-        self.live.as_ref().is_some_and(Live::is_calling) || self.windows.iter().any(Listing::is_calling)
+        let is_listing = self.windows.iter().any(Listing::is_calling);
+        is_listing || self.live.as_ref().is_some_and(Live::is_calling) || self.watch_call.is_some()
     }
 
     /// The tenant.
@@ -302,7 +320,7 @@ impl Mailbox {
             None
         } else {
             let live = self.live.as_ref().filter(|_| self.serves_live()).and_then(Live::wake_at);
-            self.windows.iter().filter_map(Listing::wake_at).chain(live).min()
+            self.windows.iter().filter_map(Listing::wake_at).chain(live).chain(self.own_walk_at()).min()
         };
         jobs.into_iter().chain(walks).min()
     }
@@ -317,12 +335,18 @@ impl Mailbox {
         if self.needs_reauth.is_none() {
             self.advance_live(cx, out);
             self.advance_windows(cx, out);
+            if self.is_judging() {
+                self.advance_live(cx, out);
+            }
         }
         self.tidy(cx, out);
     }
 
     fn on_answer(&mut self, cx: &Context<'_>, id: CallId, answer: Answer, out: &mut Vec<Action>) {
-        if self.live.as_ref().is_some_and(|live| live.awaits(id)) {
+        self.spend(cx, answer.units);
+        if self.watch_call == Some(id) {
+            self.on_watch_answer(cx, answer, out);
+        } else if self.live.as_ref().is_some_and(|live| live.awaits(id)) {
             self.on_live_answer(cx, answer, out);
         } else if let Some(index) = self.windows.iter().position(|listing| listing.awaits(id)) {
             self.on_window_answer(cx, index, answer, out);
@@ -332,6 +356,7 @@ impl Mailbox {
     /// Ends everything: jobs, walks, memory.
     fn on_forget(&mut self, cx: &Context<'_>, end: JobEnd, out: &mut Vec<Action>) {
         self.end_jobs(cx, |_| true, &end, out);
+        self.stop_watch(cx, out);
         self.tell_connection(cx, ConnectionState::Forgotten, None, out);
         for kind in [ChunkKind::Seen, ChunkKind::Withheld, ChunkKind::Rescued, ChunkKind::Ended] {
             out.extend(self.set(kind).chunk_numbers().map(Action::DropChunk));
@@ -358,6 +383,7 @@ impl Mailbox {
         self.token = version;
         self.needs_reauth = Some(NeedsReauth { token_version: version, cause, at: cx.now });
         self.stop_calls();
+        self.repoll_at = None;
         self.end_jobs(cx, |_| true, &JobEnd::reauth(), out);
         self.tell_connection(cx, ConnectionState::NeedsReauth, Some(code::REAUTH_REQUIRED), out);
         true
@@ -365,7 +391,11 @@ impl Mailbox {
 
     /// Drops every answer under way.
     fn stop_calls(&mut self) {
-        self.live.iter_mut().for_each(Live::stop);
+        if let Some(live) = &mut self.live {
+            live.stop();
+            live.walk.own_until = None;
+        }
+        self.watch_call = None;
         self.windows.iter_mut().for_each(Listing::stop);
     }
 
@@ -412,6 +442,7 @@ impl Mailbox {
         out: &mut Vec<Action>,
     ) {
         self.step += 1;
+        let watch = self.watch.as_ref();
         out.push(Action::Connection(GmailConnectionStatusChanged {
             organisation_id: self.organisation,
             connection_id: self.connection,
@@ -420,9 +451,20 @@ impl Mailbox {
             last_history_id: self.last_synced.map(|head| head.head),
             last_synced_at: self.last_synced.map(|head| head.taken_at),
             token_version: self.token,
-            code: code.map(str::to_owned),
+            code: code.map(str::to_owned).or_else(|| watch.and_then(|watch| watch.code.clone())),
             at: cx.now,
+            watch_expires_at: watch.and_then(|watch| watch.expires_at),
+            last_push_at: self.last_push,
+            units_today: self.spent.map(|spent| spent.units),
+            units_day: self.spent.map(|spent| spent.day),
         }));
+    }
+
+    /// Puts a place that cannot be read into the dead letters, in the name of the walk that met it.
+    fn bury(&mut self, cx: &Context<'_>, place: Place, walk: i64, reason: String, out: &mut Vec<Action>) {
+        let job_id = self.first_job(walk).map(|job| job.job_id);
+        out.push(Action::DeadLetter(DeadLetter { place, reason, job_id }));
+        self.tell_walk(cx, walk, out);
     }
 
     fn call_id(&mut self) -> CallId {
@@ -432,17 +474,17 @@ impl Mailbox {
 
     /// Seals what has grown long and forgets what is past.
     ///
-    /// Announced ids are kept as far back as anything may name them again: the cursor's walk, an owed window, and
-    /// whatever window would be owed if the cursor were lost now. They never go by the clock alone.
+    /// Announced ids are kept as far back as anything may name them again: the cursor's walk, an owed window, an audit,
+    /// and whatever window would be owed if the cursor were lost now. They never go by the clock alone. What could not
+    /// be read keeps nothing: it may stay so for ever, and an audit that reads it at last may name a message again.
     fn tidy(&mut self, cx: &Context<'_>, out: &mut Vec<Action>) {
         let rules = cx.rules;
         let cursor = self.heads.cursor().map(|head| head.taken_at - rules.overlap);
-        let reached = self.reached.map(|reached| reached - rules.overlap);
         let walk = self.live.as_ref().and_then(|live| live.walk.first).map(|first| first.taken_at - rules.overlap);
-        let owed = self.windows.iter().filter(|listing| listing.walk.purpose.is_owed());
-        let owed = owed.map(|listing| listing.walk.window.since - rules.overlap);
-        let kept = cursor.into_iter().chain(reached).chain(walk).chain(owed);
-        let horizon = kept.fold(cx.now - rules.catch_up - rules.overlap, Timestamp::min);
+        let listed = self.windows.iter().map(|listing| &listing.walk).filter(|walk| walk.purpose.keeps_memory());
+        let listed = listed.map(|walk| walk.window.since - rules.overlap);
+        let kept = cursor.into_iter().chain(walk).chain(listed);
+        let horizon = kept.fold(self.audited_since(cx) - rules.overlap, Timestamp::min);
         self.seen.prune(horizon, out);
         self.withheld.prune(cx.now - rules.withheld, out);
         self.rescued.prune(cx.now - rules.withheld, out);

@@ -54,6 +54,42 @@ pub struct MailboxState {
     pub ended: Tail,
     /// Set when the mailbox was set aside because its state broke the poller.
     pub quarantine: Option<Quarantine>,
+    /// The instant from which on mail of this mailbox is announced: the begin of the first window that was owed.
+    pub began_at: Option<Timestamp>,
+    /// When the last push was taken in.
+    pub last_push_at: Option<Timestamp>,
+    /// When history is walked once more without being asked: a little after a push.
+    pub repoll_at: Option<Timestamp>,
+    /// Since when mail has been found that no push told of, though pushes are due.
+    pub unpushed_since: Option<Timestamp>,
+    /// The watch; none before it was first asked for.
+    pub watch: Option<Watch>,
+    /// What calls for this mailbox cost on the last day on which one was made.
+    pub spent: Option<Spent>,
+}
+
+/// Gmail's promise to push changes of the mailbox.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Watch {
+    /// When Gmail last made it.
+    pub renewed_at: Option<Timestamp>,
+    /// When it ends unless it is renewed.
+    pub expires_at: Option<Timestamp>,
+    /// When it was last asked for.
+    pub tried_at: Option<Timestamp>,
+    /// The dotted code of why Gmail refused it the last time; none where it did not.
+    pub code: Option<String>,
+}
+
+/// Quota units spent on a day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Spent {
+    /// When the day began: midnight Pacific standard time, when Gmail's daily quotas begin anew.
+    pub day: Timestamp,
+    /// Units spent since.
+    pub units: i64,
 }
 
 /// The grant is gone.
@@ -112,12 +148,15 @@ pub struct LiveWalk {
     pub page_size: i32,
     /// Failures in a row that were not the page's own, which decide how long to wait.
     pub failures: i32,
-    /// Attempts at the page at hand that failed for itself.
+    /// Attempts at the page at hand, counted before they are made, that were not answered or failed for the page
+    /// itself.
     pub attempts: i32,
     /// Not to be called before.
     pub not_before: Option<Timestamp>,
     /// What the walk has done.
     pub progress: Progress,
+    /// Until when the mailbox itself wants this walk, whether or not a job waits for it.
+    pub own_until: Option<Timestamp>,
 }
 
 /// Why a window is listed.
@@ -134,14 +173,26 @@ pub enum Purpose {
     Backfill,
     /// To compare the listing with what was announced.
     Audit,
+    /// What no attempt could read, owed to the audit.
+    Unread,
 }
 
 impl Purpose {
     /// Whether the window is owed: only a finished listing removes it.
     pub const fn is_owed(self) -> bool {
         match self {
-            Self::CatchUp | Self::Gap | Self::Rescue => true,
+            Self::CatchUp | Self::Gap | Self::Rescue | Self::Unread => true,
             Self::Backfill | Self::Audit => false,
+        }
+    }
+}
+
+impl Purpose {
+    /// Whether what was announced since the window's begin is remembered until it is listed.
+    pub(super) const fn keeps_memory(self) -> bool {
+        match self {
+            Self::CatchUp | Self::Gap | Self::Rescue | Self::Audit => true,
+            Self::Backfill | Self::Unread => false,
         }
     }
 }
@@ -164,12 +215,17 @@ pub struct WindowWalk {
     pub settling: bool,
     /// Failures in a row that were not the page's own, which decide how long to wait.
     pub failures: i32,
-    /// Attempts at the page at hand that failed for itself.
+    /// Attempts at the page at hand, counted before they are made, that were not answered or failed for the page
+    /// itself.
     pub attempts: i32,
     /// Not to be called before.
     pub not_before: Option<Timestamp>,
     /// What the walk has done.
     pub progress: Progress,
+    /// Messages asked for per page.
+    pub page_size: i32,
+    /// It waits for the next audit.
+    pub parked: bool,
 }
 
 /// The youngest remembered ids, not yet sealed into a chunk.

@@ -17,11 +17,22 @@ pub(super) fn after(cx: &Context<'_>, failures: i32) -> Timestamp {
     cx.now + Duration::from_millis(backoff + jitter)
 }
 
+/// Whose fault a failure is that may pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// Nobody's: Gmail pushes back.
+    Throttle,
+    /// Gmail's, or the page's: a probe tells.
+    Unknown { detail: String },
+    /// The page's.
+    Page { detail: String },
+}
+
 /// What a failure means for the walk that it happened to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Nobody's fault, or the page's own: the same call again, not before then.
-    Again { at: Timestamp, own: bool },
+    /// The same call again, not before then.
+    Again { at: Timestamp, fault: Fault },
     /// The page tokens are worth nothing any more: from the checkpoint again, not before then.
     Rewind { at: Timestamp },
     /// There is nothing where we looked.
@@ -41,10 +52,10 @@ pub(super) fn judge(cx: &Context<'_>, error: CallError, failures: i32) -> Verdic
             let backoff = after(cx, failures);
             let told = until.map(|until| until.min(cx.now + LONGEST_THROTTLE));
             let jitter = Duration::from_millis(i64::try_from(cx.jitter % 1_000).unwrap_or(0));
-            Verdict::Again { at: told.map_or(backoff, |told| backoff.max(told + jitter)), own: false }
+            Verdict::Again { at: told.map_or(backoff, |told| backoff.max(told + jitter)), fault: Fault::Throttle }
         }
-        CallError::Transient { .. } => Verdict::Again { at: after(cx, failures), own: false },
-        CallError::Broken { .. } => Verdict::Again { at: after(cx, failures), own: true },
+        CallError::Transient { detail } => Verdict::Again { at: after(cx, failures), fault: Fault::Unknown { detail } },
+        CallError::Broken { detail } => Verdict::Again { at: after(cx, failures), fault: Fault::Page { detail } },
         CallError::InvalidPageToken => Verdict::Rewind { at: after(cx, failures) },
         CallError::NotFound => Verdict::Missing,
         CallError::Revoked { cause } => Verdict::Revoked { cause },

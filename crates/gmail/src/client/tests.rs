@@ -130,7 +130,8 @@ async fn what_comes_too_late_is_not_asked() {
     let fake = Fake::start().await;
     let late = Call { deadline: Some(now() - domain::Duration::from_secs(1)), ..history() };
     let answer = fake.client().call(fake.mailbox, &late).await;
-    assert!(is_transient(&answer) && answer.units == 0 && fake.seen().is_empty(), "{answer:?}");
+    assert_eq!(answer.result, Err(CallError::Throttled { until: None }), "it says nothing about the page");
+    assert!(answer.units == 0 && fake.seen().is_empty(), "{answer:?}");
 }
 
 #[tokio::test]

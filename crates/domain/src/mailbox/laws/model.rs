@@ -303,7 +303,12 @@ impl World {
                 Action::DropChunk(number) => {
                     self.durable.chunks.remove(&number);
                 }
-                Action::Call(_) | Action::Job(..) | Action::Connection(_) | Action::Forget => {}
+                Action::Call(_)
+                | Action::Job(..)
+                | Action::Connection(_)
+                | Action::DeadLetter(_)
+                | Action::Alarm(_)
+                | Action::Forget => {}
             }
         }
         let state = self.mailbox.state(PARTITIONS, self.next_command as i64);
