@@ -10,14 +10,14 @@ use secrecy::SecretString;
 use simulator::{Cause, Delivery, Fault, Limits, Mails, NewMailbox, Rule, Running, Tariff};
 use uuid::Uuid;
 
-const EMAIL: &str = "payable@example.com";
+pub(crate) const EMAIL: &str = "payable@example.com";
 
 /// A simulator of one's own with one mailbox, and a client that is connected to it.
-struct World {
-    simulator: Running,
+pub(crate) struct World {
+    pub(crate) simulator: Running,
     start: HistoryId,
-    client: Client,
-    mailbox: Mailbox,
+    pub(crate) client: Client,
+    pub(crate) mailbox: Mailbox,
 }
 
 struct Consent(SecretString);
@@ -30,7 +30,7 @@ impl TokenSource for Consent {
 }
 
 impl World {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with(NewMailbox::default()).await
     }
 
@@ -95,7 +95,7 @@ impl World {
         MessageId::new(&delivered[0].id)
     }
 
-    fn go_wrong(&self, calls: &[&str], times: u64, fault: Fault) {
+    pub(crate) fn go_wrong(&self, calls: &[&str], times: u64, fault: Fault) {
         let calls = calls.iter().map(|call| (*call).to_owned()).collect();
         let (mailboxes, probability, after, times) = (Vec::new(), 1.0, 0, Some(times));
         let rule = Rule { mailboxes, calls, probability, after, times, from_ms: None, until_ms: None, fault };

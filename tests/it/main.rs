@@ -15,6 +15,7 @@ mod cli;
 mod demo;
 mod docker;
 mod gmail;
+mod gmail_batch;
 mod ingress;
 mod lane;
 mod lane_clients;

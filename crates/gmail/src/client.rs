@@ -8,15 +8,20 @@ use domain::mailbox::reply::{Answer, Call, CallError, Reply, Request};
 use domain::{ConnectionId, OrganisationId, Timestamp, TokenVersion};
 use http::HeaderValue;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use moka::sync::Cache;
 use secrecy::ExposeSecret;
 use tokio::time::Instant;
 use url::Url;
 
 use crate::gate::{Admission, Gate, Refused};
-use crate::token::{Access, TokenSource, Tokens};
+use crate::token::{Access, IDLE, TokenSource, Tokens};
 use crate::transport::{self, Answered};
 use crate::verdict::{self, Refusal, Verdict};
 use crate::{Settings, Tariff, metric, query, wire};
+
+mod batch;
+
+pub use batch::{Read, Reading};
 
 /// Whose mailbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -49,6 +54,8 @@ struct Inner {
     api_url: Url,
     tokens: Tokens,
     gate: Gate,
+    /// The turns of the mailboxes whose messages are read.
+    turns: Cache<ConnectionId, Arc<batch::Turn>>,
     tariff: Tariff,
     call_timeout: Duration,
     max_body: u64,
@@ -74,6 +81,7 @@ impl Client {
             api_url: settings.api_url.clone(),
             tokens: Tokens::new(settings, source)?,
             gate,
+            turns: Cache::builder().max_capacity(settings.max_tokens).time_to_idle(IDLE).build(),
             tariff: settings.tariff,
             call_timeout: settings.call_timeout,
             max_body: settings.max_body,
@@ -220,7 +228,7 @@ fn bearer(access: &Access) -> Option<HeaderValue> {
     Some(value)
 }
 
-fn outcome(result: &Result<Reply, CallError>) -> &'static str {
+fn outcome<T>(result: &Result<T, CallError>) -> &'static str {
     match result {
         Ok(_) => "ok",
         Err(CallError::Throttled { .. }) => "throttled",

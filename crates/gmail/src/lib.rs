@@ -2,6 +2,7 @@
 //!
 //! - [`Client::call`] carries out what the mailbox asks ([`domain::mailbox::reply::Call`]) and brings back its
 //!   answer. It never retries on its own but once after a 401: when to try again is the mailbox's decision.
+//! - [`Client::get_messages`] reads messages in batches, each with its own verdict.
 //! - Every call passes the [`Gate`], which is told account, priority, price and deadline.
 //! - Errors are decided on Gmail's *reason*, never on the status alone ([`verdict`]).
 //! - Access tokens are kept by connection and refreshed ahead of their end, once however many calls wait.
@@ -9,8 +10,12 @@
 mod client;
 pub mod consent;
 pub mod gate;
+mod jwt;
+mod message;
 mod metric;
+mod multipart;
 mod oauth;
+pub mod oidc;
 mod query;
 mod settings;
 pub mod tariff;
@@ -19,8 +24,9 @@ mod transport;
 mod verdict;
 mod wire;
 
-pub use client::{Client, Error, Mailbox};
+pub use client::{Client, Error, Mailbox, Read, Reading};
 pub use gate::{Gate, Service};
+pub use message::{Header, Message, Part, View};
 pub use settings::{Quota, Settings};
 pub use tariff::Tariff;
 pub use token::{Account, Grant, TokenSource, TokenSourceError};

@@ -11,6 +11,8 @@ use crate::tariff::Method;
 const CALLS: &str = "mailtide_gmail_calls_total";
 /// Seconds from the request to the whole body; label `method`.
 const CALL_SECONDS: &str = "mailtide_gmail_call_seconds";
+/// Calls in one batch.
+const BATCH_CALLS: &str = "mailtide_gmail_batch_calls";
 /// Quota units spent; label `lane`.
 const UNITS: &str = "mailtide_gmail_units_total";
 /// Calls under way.
@@ -33,10 +35,23 @@ const WAITING: &str = "mailtide_gmail_calls_waiting";
 const KNOWN: &str = "mailtide_gmail_gate_connections";
 /// Refreshes of access tokens; label `outcome`.
 const REFRESHES: &str = "mailtide_gmail_token_refreshes_total";
+/// Fetches of the keys that pushes are checked by; label `outcome`.
+const KEYS: &str = "mailtide_gmail_push_keys_total";
 
 pub(crate) fn called(method: Method, outcome: &'static str, took: Duration) {
     counter!(CALLS, "method" => method.as_str(), "outcome" => outcome).increment(1);
     histogram!(CALL_SECONDS, "method" => method.as_str()).record(took);
+}
+
+/// A batch of reads came back whole.
+pub(crate) fn batch(calls: usize, took: Duration) {
+    histogram!(BATCH_CALLS).record(calls as f64);
+    histogram!(CALL_SECONDS, "method" => Method::MessagesGet.as_str()).record(took);
+}
+
+/// What came of reading one message.
+pub(crate) fn read(outcome: &'static str) {
+    counter!(CALLS, "method" => Method::MessagesGet.as_str(), "outcome" => outcome).increment(1);
 }
 
 pub(crate) fn admitted(lane: Lane, units: u32, waited: Duration) {
@@ -75,4 +90,8 @@ pub(crate) fn waiting(calls: usize, connections: usize) {
 
 pub(crate) fn refreshed(outcome: &'static str) {
     counter!(REFRESHES, "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn keys(outcome: &'static str) {
+    counter!(KEYS, "outcome" => outcome).increment(1);
 }

@@ -23,7 +23,7 @@ use crate::oauth::Endpoint;
 use crate::{Error, Settings, metric};
 
 /// A mailbox that is not called for so long loses its place.
-const IDLE: Duration = Duration::from_secs(2 * 60 * 60);
+pub(crate) const IDLE: Duration = Duration::from_secs(2 * 60 * 60);
 /// How long a token that still lives is used before another refresh is tried, after one that failed.
 const PAUSE: Duration = Duration::from_secs(5);
 

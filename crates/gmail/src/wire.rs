@@ -13,7 +13,7 @@ use domain::mailbox::reply::{
 };
 use domain::{HistoryId, MessageId, Timestamp};
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, Deserializer, SeqAccess, Visitor};
+use serde::de::{DeserializeOwned, Deserializer, Error, SeqAccess, Unexpected, Visitor};
 
 /// Reads the body of a 200.
 pub(crate) fn reply(request: &Request, body: &[u8]) -> Result<Reply, CallError> {
@@ -28,7 +28,8 @@ pub(crate) fn reply(request: &Request, body: &[u8]) -> Result<Reply, CallError> 
         }),
         Request::List { .. } => read::<ListBody>(body)
             .map(|body| Reply::List(ListPage { messages: body.messages.0, next: token(body.next_page_token) })),
-        Request::Watch => read::<WatchBody>(body).map(|body| Reply::Watch(Watching { expires_at: body.expiration.0 })),
+        Request::Watch => read::<WatchBody>(body)
+            .map(|body| Reply::Watch(Watching { expires_at: Timestamp::from_millis(body.expiration.0) })),
         Request::Stop => Ok(Reply::Stopped),
     }
 }
@@ -38,7 +39,8 @@ fn token(text: Option<String>) -> Option<PageToken> {
     text.filter(|text| !text.is_empty()).map(PageToken)
 }
 
-fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, CallError> {
+/// Reads a body; one that breaks the schema is an error that says where.
+pub(crate) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, CallError> {
     serde_json::from_slice(body).map_err(|error| complaint::<T>(body, &error))
 }
 
@@ -72,31 +74,37 @@ struct ProfileBody {
 
 #[derive(Deserialize)]
 struct WatchBody {
-    expiration: Expiration,
+    /// Milliseconds since the epoch.
+    expiration: Number,
 }
 
-/// Milliseconds since the epoch, as a string by the schema and as a number by accident.
-struct Expiration(Timestamp);
+/// A whole number; 64-bit ones come as strings by the schema, and as numbers by accident.
+pub(crate) struct Number(pub(crate) i64);
 
-impl<'de> Deserialize<'de> for Expiration {
+impl<'de> Deserialize<'de> for Number {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Millis;
-        impl Visitor<'_> for Millis {
-            type Value = i64;
+        struct Digits;
+        impl Visitor<'_> for Digits {
+            type Value = Number;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("milliseconds since the epoch")
+                f.write_str("a whole number")
             }
 
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<i64, E> {
-                text.parse().map_err(|_| E::invalid_type(serde::de::Unexpected::Other("some text"), &self))
+            fn visit_str<E: Error>(self, text: &str) -> Result<Number, E> {
+                text.parse().map(Number).map_err(|_| E::invalid_type(Unexpected::Other("some text"), &self))
             }
 
-            fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<i64, E> {
-                i64::try_from(number).map_err(|_| E::invalid_type(serde::de::Unexpected::Unsigned(number), &self))
+            fn visit_i64<E>(self, value: i64) -> Result<Number, E> {
+                Ok(Number(value))
+            }
+
+            fn visit_u64<E: Error>(self, value: u64) -> Result<Number, E> {
+                let value = i64::try_from(value).map_err(|_| E::invalid_type(Unexpected::Unsigned(value), &self))?;
+                Ok(Number(value))
             }
         }
-        deserializer.deserialize_any(Millis).map(Timestamp::from_millis).map(Self)
+        deserializer.deserialize_any(Digits)
     }
 }
 
@@ -185,7 +193,7 @@ impl From<Message> for MessageRef {
 }
 
 /// A list whose elements are `W` on the wire and `T` to us, made in one go; `null` is an empty one.
-struct List<W, T>(Vec<T>, PhantomData<fn() -> W>);
+pub(crate) struct List<W, T>(pub(crate) Vec<T>, PhantomData<fn() -> W>);
 
 impl<W, T> Default for List<W, T> {
     fn default() -> Self {

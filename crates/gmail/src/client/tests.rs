@@ -1,5 +1,6 @@
 //! The client against a server that answers as it is told.
 
+mod batch;
 mod fake;
 
 use std::time::Duration;

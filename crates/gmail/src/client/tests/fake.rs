@@ -64,7 +64,10 @@ impl Script {
         match self {
             Self::Whole { status, body, headers, after } => {
                 tokio::time::sleep(after).await;
-                let mut response = Response::builder().status(status).header("content-type", "application/json");
+                let mut response = Response::builder().status(status);
+                if headers.iter().all(|(name, _)| *name != "content-type") {
+                    response = response.header("content-type", "application/json");
+                }
                 for (name, value) in headers {
                     response = response.header(name, value);
                 }
@@ -87,6 +90,7 @@ pub(super) struct Seen {
     pub(super) authorization: String,
     pub(super) user_agent: String,
     pub(super) accept_encoding: String,
+    pub(super) body: String,
 }
 
 pub(super) struct Fake {
@@ -229,7 +233,8 @@ async fn token(State(shared): State<Arc<Shared>>, body: String) -> Response {
 }
 
 async fn api(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    let (request, _) = request.into_parts();
+    let (request, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
     let header = |name| request.headers.get(name).map_or("", |value| value.to_str().unwrap()).to_owned();
     let seen = Seen {
         path: request.uri.path().to_owned(),
@@ -237,6 +242,7 @@ async fn api(State(shared): State<Arc<Shared>>, request: Request) -> Response {
         authorization: header("authorization"),
         user_agent: header("user-agent"),
         accept_encoding: header("accept-encoding"),
+        body: String::from_utf8(body.to_vec()).unwrap(),
     };
     let refused = shared.refused.lock().unwrap().as_deref() == Some(&seen.authorization);
     shared.seen.lock().unwrap().push(seen);
