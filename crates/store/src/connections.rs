@@ -95,7 +95,7 @@ impl fmt::Debug for Grant {
     }
 }
 
-/// What the scheduler needs to know of a connection.
+/// What whoever writes commands needs to know of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Due {
     /// The mailbox.
@@ -215,19 +215,40 @@ pub async fn page(store: &Store, after: Option<ConnectionId>, limit: u32) -> Res
             &[&after, &i64::from(limit)],
         )
         .await?;
-    rows.iter()
-        .map(|row| {
-            let row = Reader { what: WHAT, row };
-            let token_version = TokenVersion(row.get("token_version")?);
-            Ok(Due {
-                connection_id: ConnectionId::from_uuid(row.get("connection_id")?),
-                organisation_id: OrganisationId::from_uuid(row.get("organisation_id")?),
-                token_version,
-                state: state(&row, token_version)?,
-                interval: hours(&row)?.map(|hours| domain::Duration::from_hours(hours.into())),
-            })
-        })
-        .collect()
+    rows.iter().map(|row| due(&Reader { what: WHAT, row })).collect()
+}
+
+/// The living connections of an address, of all organisations, that are not paused: whom a push concerns. At most
+/// `limit`, the oldest first.
+///
+/// # Errors
+/// [`Error::Unavailable`] while Postgres is away.
+pub async fn of_address(store: &Store, address: &str, limit: u32) -> Result<Vec<Due>, Error> {
+    const WHAT: &str = "find the connections of an address";
+    let session = store.session(WHAT).await?;
+    let rows = session
+        .rows(
+            "SELECT c.connection_id, c.organisation_id, c.token_version, c.sync_interval_hours, s.state,
+                    s.token_version AS state_token_version
+             FROM connections c
+             LEFT JOIN connection_states s USING (organisation_id, connection_id)
+             WHERE c.account = lower($1) AND c.revoked_at IS NULL AND NOT c.paused
+             ORDER BY c.created_at, c.connection_id LIMIT $2",
+            &[&address, &i64::from(limit)],
+        )
+        .await?;
+    rows.iter().map(|row| due(&Reader { what: WHAT, row })).collect()
+}
+
+fn due(row: &Reader<'_>) -> Result<Due, Error> {
+    let token_version = TokenVersion(row.get("token_version")?);
+    Ok(Due {
+        connection_id: ConnectionId::from_uuid(row.get("connection_id")?),
+        organisation_id: OrganisationId::from_uuid(row.get("organisation_id")?),
+        token_version,
+        state: state(row, token_version)?,
+        interval: hours(row)?.map(|hours| domain::Duration::from_hours(hours.into())),
+    })
 }
 
 /// The longest interval that a living connection has of its own: the scheduler must not look back by less.

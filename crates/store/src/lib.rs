@@ -3,7 +3,8 @@
 //!
 //! - Everything is in one schema, whose name is a setting; nothing outside of it is read or written.
 //! - Every query names the organisation. The exceptions are the pipeline's own passes over all tenants: the
-//!   scheduler's page, the projector's batch, and the count of connections that share one Google account.
+//!   scheduler's page, the projector's batch, the connections of the address that a push names, and the count of
+//!   connections that share one Google account.
 //! - A refresh token leaves this crate decrypted only by [`connections::refresh_token`] and, to be revoked, by
 //!   [`connections::last_grant`], in a type that does not print.
 

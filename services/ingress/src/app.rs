@@ -177,7 +177,7 @@ impl App {
     }
 
     /// Writes the command; ends when all in-sync replicas have it.
-    async fn produce(&self, command: &PollGmailConnection, trace: TraceParent) -> Result<(), Problem> {
+    pub(crate) async fn produce(&self, command: &PollGmailConnection, trace: TraceParent) -> Result<(), Problem> {
         let frame = events::encode(command);
         let headers = Envelope::new("urn:mailtide:ingress", command.requested_at, trace).headers(command, &frame);
         let key = command.connection_id.to_string();
@@ -240,13 +240,13 @@ pub(crate) fn now() -> Timestamp {
 
 /// An id by the time and at random (UUIDv7): rows of new jobs lie side by side in the index, and whoever may read the
 /// job is told its time anyway. Not by `Uuid::now_v7`, whose counter is behind a lock.
-fn new_job_id(now: Timestamp) -> JobId {
+pub(crate) fn new_job_id(now: Timestamp) -> JobId {
     let millis = u64::try_from(now.as_millis()).unwrap_or(0);
     JobId::from_uuid(uuid::Builder::from_unix_timestamp_millis(millis, &rand::random()).into_uuid())
 }
 
 /// The caller's trace, one span on; a trace of its own if it sent none that can be read.
-fn trace(headers: &HeaderMap) -> TraceParent {
+pub(crate) fn trace(headers: &HeaderMap) -> TraceParent {
     match headers.get(TRACE_PARENT).map(|value| TraceParent::parse(value.as_bytes())) {
         Some(Ok(parent)) => parent.child(rand::random()),
         None | Some(Err(_)) => TraceParent::new(rand::random(), rand::random()),

@@ -1,7 +1,7 @@
-//! The REST surface: takes requests for syncs, tells how jobs fare, and describes itself.
+//! The REST surface: takes requests for syncs and Gmail's pushes, tells how jobs fare, and describes itself.
 //!
 //! It writes commands to `gmail.connection.poll` and rows of jobs just accepted to Postgres, and reads API keys,
-//! connections and jobs from there. It never talks to Gmail and never waits for a job.
+//! connections and jobs from there. It never reads mail and never waits for a job.
 
 mod api;
 mod app;
@@ -12,6 +12,7 @@ mod known;
 mod limits;
 mod metrics;
 mod problem;
+mod push;
 mod rows;
 mod server;
 mod settings;
@@ -31,10 +32,12 @@ use runtime::health::{Check, Health};
 use store::Store;
 use tokio::net::TcpListener;
 
+pub use push::Settings as PushSettings;
 pub use settings::Settings;
 
 use crate::app::App;
 use crate::guard::Guarded;
+use crate::push::Pushes;
 use crate::server::Limits;
 use crate::streams::Streams;
 use crate::upkeep::Uses;
@@ -50,6 +53,7 @@ pub struct Ingress {
     store: Store,
     uses: Arc<Uses>,
     streams: Arc<Streams>,
+    pushes: Option<Arc<Pushes>>,
     ready: Check,
 }
 
@@ -73,7 +77,8 @@ impl Ingress {
         let commands = topics.name(Topic::Poll).clone();
         let app = Arc::new(App::new(settings, producer, commands, store.clone()));
         let (uses, streams) = (app.uses(), Arc::clone(&app.streams));
-        let router = api::router(app, &settings.api_key_header);
+        let pushes = Pushes::new(settings, &app)?;
+        let router = api::router(app, &settings.api_key_header, pushes.clone());
         let listener = TcpListener::bind(settings.listen)
             .await
             .with_context(|| format!("binding the API to {}; choose another by ingress.listen", settings.listen))?;
@@ -88,6 +93,7 @@ impl Ingress {
             store,
             uses,
             streams,
+            pushes,
             ready,
         })
     }
@@ -114,6 +120,9 @@ impl Ingress {
         });
         server::serve(self.listener, self.guarded, self.limits, shutdown).await;
         watch.abort();
+        if let Some(pushes) = self.pushes {
+            pushes.stop().await;
+        }
         upkeep.await.context("the upkeep panicked")?;
         streams.await.context("the task that follows jobs panicked")?;
         Ok(())

@@ -10,6 +10,7 @@ use metrics::{Counter, Histogram};
 pub(crate) const ROUTES: &[&str] = &[
     "/gmail-connections/{id}/sync",
     "/jobs/{jobId}",
+    "/push/gmail",
     "/jobs/{jobId}/events",
     "/gmail-connections/{id}/jobs",
     "/jobs",
@@ -64,6 +65,17 @@ pub(crate) fn answered(path: &str, status: StatusCode, took: Duration) {
 pub(crate) fn rows_inserted(rows: usize, took: Duration) {
     metrics::counter!("mailtide_ingress_rows_total").increment(rows as u64);
     metrics::histogram!("mailtide_ingress_insert_seconds").record(took);
+}
+
+/// What came of a push: `told`, `unknown` (nobody's address, or none that syncs now), `malformed`, `refused`,
+/// `keys_away`, `failed`.
+pub(crate) fn pushed(outcome: &'static str) {
+    metrics::counter!("mailtide_pushes_total", "outcome" => outcome).increment(1);
+}
+
+/// A push became a command, at once (`first`) or a little later (`again`).
+pub(crate) fn push_command(kind: &'static str) {
+    metrics::counter!("mailtide_push_commands_total", "kind" => kind).increment(1);
 }
 
 #[cfg(test)]

@@ -111,6 +111,12 @@ codes! {
     QueryInvalid = BAD_REQUEST, "Request.QueryInvalid",
         "A parameter of the query is not what this call takes.",
         "The detail names it; see the call in the API document.";
+    PushKeysUnavailable = SERVICE_UNAVAILABLE after 10, "Push.KeysUnavailable",
+        "The keys that Google signs its pushes with cannot be had.",
+        "Push again later.";
+    PushTokenInvalid = UNAUTHORIZED, "Push.TokenInvalid",
+        "The push carries no token of the subscription's service account for this audience.",
+        "Set up the subscription's authentication as push.audience and push.service_account say.";
     RateLimited = TOO_MANY_REQUESTS after 1, "Request.RateLimited",
         "The API key asks more often than it may.",
         "Ask again after the seconds of Retry-After, and less often.";

@@ -6,6 +6,8 @@ use std::time::Duration;
 use axum::http::HeaderName;
 use runtime::settings::Source;
 
+use crate::push;
+
 /// Settings of the REST service.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -41,6 +43,8 @@ pub struct Settings {
     pub max_in_flight: usize,
     /// How long requests under way may go on after shutdown was asked for.
     pub drain_timeout: Duration,
+    /// `POST /push/gmail`.
+    pub push: push::Settings,
 }
 
 impl Settings {
@@ -123,6 +127,7 @@ impl Settings {
                 Duration::from_secs(8),
                 "How long requests under way may go on after shutdown was asked for",
             ),
+            push: push::Settings::read(source),
         };
         settings.check(source);
         settings

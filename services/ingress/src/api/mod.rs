@@ -5,6 +5,7 @@ mod document;
 mod jobs;
 mod list;
 mod page;
+mod push;
 mod stream;
 mod sync;
 
@@ -19,6 +20,7 @@ use uuid::Uuid;
 
 use crate::app::App;
 use crate::problem::Code;
+use crate::push::Pushes;
 
 /// What the handlers are given.
 #[derive(Clone)]
@@ -39,9 +41,10 @@ impl FromRef<Api> for Arc<Value> {
     }
 }
 
-/// All calls.
-pub(crate) fn router(app: Arc<App>, header: &HeaderName) -> Router {
+/// All calls, and the path of pushes where they are taken.
+pub(crate) fn router(app: Arc<App>, header: &HeaderName, pushes: Option<Arc<Pushes>>) -> Router {
     let document = serde_json::to_value(document::document(header)).expect("the document is plain JSON");
+    let pushes = pushes.map(|pushes| Router::new().route("/push/gmail", post(push::push)).with_state(pushes));
     Router::new()
         .route("/gmail-connections/{id}/sync", post(sync::sync))
         .route("/gmail-connections/{id}/jobs", get(list::of_connection))
@@ -52,6 +55,7 @@ pub(crate) fn router(app: Arc<App>, header: &HeaderName) -> Router {
         .fallback(|| async { Code::PathNotFound })
         .method_not_allowed_fallback(|| async { Code::MethodNotAllowed })
         .with_state(Api { app, document: Arc::new(document) })
+        .merge(pushes.unwrap_or_default())
 }
 
 /// The UUID that `text` spells: 36 characters as RFC 9562 §4 writes them, in any case. The other spellings that the
