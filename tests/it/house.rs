@@ -265,8 +265,12 @@ impl House {
 
     /// A request to the API.
     pub(crate) fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
-        let base = self.api.lock().unwrap().clone().expect("ingress runs");
-        self.http.request(method, format!("{base}{path}")).header("x-dolfin-api-key", self.key.expose_secret())
+        self.http.request(method, self.url(path)).header("x-dolfin-api-key", self.key.expose_secret())
+    }
+
+    /// Where a path of the API is.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.api.lock().unwrap().as_deref().expect("ingress runs"))
     }
 
     /// Asks for a sync; what the API answers, and the job's id if that was 202.

@@ -28,6 +28,7 @@ mod pipeline;
 mod pipeline_handover;
 mod pipeline_input;
 mod projector;
+mod push;
 mod scheduler;
 mod secrets;
 mod simulator;
