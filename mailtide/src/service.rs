@@ -38,22 +38,21 @@ pub(crate) async fn run(
     match service {
         Service::Ingress => {
             let Some(store) = wait_for(&settings, &begun, &shutdown).await? else { return Ok(()) };
-            running(ingress::run(&settings.ingress, &settings.kafka, store, health, shutdown), &begun).await
+            running(Box::pin(ingress::run(&settings.ingress, &settings.kafka, store, health, shutdown)), &begun).await
         }
-        Service::Scheduler => running(scheduler::run(settings.scheduler, health, shutdown), &begun).await,
+        Service::Scheduler => running(Box::pin(scheduler::run(settings.scheduler, health, shutdown)), &begun).await,
         Service::Poller => {
             let Some(store) = wait_for(&settings, &begun, &shutdown).await? else { return Ok(()) };
             let poller = poller::run(&settings.poller, &settings.kafka, &settings.gmail, store, health, shutdown);
-            running(poller, &begun).await
+            running(Box::pin(poller), &begun).await
         }
-        Service::Projector => running(projector::run(settings.projector, health, shutdown), &begun).await,
-        Service::Simulator => running(simulator::run(settings.simulator, shutdown), &begun).await,
+        Service::Projector => running(Box::pin(projector::run(settings.projector, health, shutdown)), &begun).await,
+        Service::Simulator => running(Box::pin(simulator::run(settings.simulator, shutdown)), &begun).await,
     }
 }
 
 /// Runs a service. It has begun once it has run up to its first wait, and named what its readiness depends on.
-async fn running(service: impl Future<Output = anyhow::Result<()>>, begun: &Check) -> anyhow::Result<()> {
-    let mut service = std::pin::pin!(service);
+async fn running(mut service: BoxFuture<'_, anyhow::Result<()>>, begun: &Check) -> anyhow::Result<()> {
     let result = futures_util::poll!(&mut service);
     begun.pass();
     match result {

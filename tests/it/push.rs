@@ -284,12 +284,12 @@ async fn what_can_never_be_taken_is_acknowledged_and_writes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_organisation_that_connected_the_address_is_told_and_no_deleted_one() {
+async fn every_organisation_that_connected_the_address_is_told_unless_it_paused_or_deleted_it() {
     let world = World::new("push-tenants", &[]).await;
     let ingress = world.house.ingress().await;
     let other = store::organisations::create(&world.house.store, "other", now()).await.unwrap().organisation_id;
     let refresh_token = world.refresh_token.clone().into();
-    let consent = Consent { account: "sub-1", email: &EMAIL.to_lowercase(), refresh_token: &refresh_token };
+    let consent = Consent { account: &EMAIL.to_lowercase(), email: EMAIL, refresh_token: &refresh_token };
     let second = connections::add(&world.house.store, other, &consent, now()).await.unwrap();
     let (token, push) = world.signed().await;
     assert_eq!(world.push(Some(&token), push.to_string()).await.status(), StatusCode::NO_CONTENT);
@@ -301,6 +301,17 @@ async fn every_organisation_that_connected_the_address_is_told_and_no_deleted_on
     };
     assert_eq!(of(world.connection), world.house.organisation.to_string());
     assert_eq!(of(second.connection_id), other.to_string());
+    // Who paused it or deleted it is left alone, once ingress has forgotten what it knew of the address.
+    let store = &world.house.store;
+    let paused = connections::Change { paused: Some(true), ..connections::Change::default() };
+    connections::change(store, world.house.organisation, world.connection, paused).await.unwrap();
+    connections::delete(store, other, second.connection_id, now()).await.unwrap();
+    wait_until(LONG, "nobody is told any more", || async {
+        let before = world.values("gmail.connection.poll").await.len();
+        assert_eq!(world.push(Some(&token), push.to_string()).await.status(), StatusCode::NO_CONTENT);
+        world.values("gmail.connection.poll").await.len() == before
+    })
+    .await;
     ingress.stop().await;
 }
 
