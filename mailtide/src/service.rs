@@ -2,6 +2,7 @@
 
 use std::task::Poll;
 
+use futures_util::future::BoxFuture;
 use runtime::health::{Admin, Check, Health};
 use runtime::telemetry::Metrics;
 use runtime::{Backoff, Shutdown};
