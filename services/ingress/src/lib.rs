@@ -53,7 +53,6 @@ pub struct Ingress {
     store: Store,
     uses: Arc<Uses>,
     streams: Arc<Streams>,
-    pushes: Option<Arc<Pushes>>,
     ready: Check,
 }
 
@@ -78,7 +77,7 @@ impl Ingress {
         let app = Arc::new(App::new(settings, producer, commands, store.clone()));
         let (uses, streams) = (app.uses(), Arc::clone(&app.streams));
         let pushes = Pushes::new(settings, &app)?;
-        let router = api::router(app, &settings.api_key_header, pushes.clone());
+        let router = api::router(app, &settings.api_key_header, pushes);
         let listener = TcpListener::bind(settings.listen)
             .await
             .with_context(|| format!("binding the API to {}; choose another by ingress.listen", settings.listen))?;
@@ -93,7 +92,6 @@ impl Ingress {
             store,
             uses,
             streams,
-            pushes,
             ready,
         })
     }
@@ -120,9 +118,6 @@ impl Ingress {
         });
         server::serve(self.listener, self.guarded, self.limits, shutdown).await;
         watch.abort();
-        if let Some(pushes) = self.pushes {
-            pushes.stop().await;
-        }
         upkeep.await.context("the upkeep panicked")?;
         streams.await.context("the task that follows jobs panicked")?;
         Ok(())

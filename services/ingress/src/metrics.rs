@@ -73,9 +73,9 @@ pub(crate) fn pushed(outcome: &'static str) {
     metrics::counter!("mailtide_pushes_total", "outcome" => outcome).increment(1);
 }
 
-/// A push became a command, at once (`first`) or a little later (`again`).
-pub(crate) fn push_command(kind: &'static str) {
-    metrics::counter!("mailtide_push_commands_total", "kind" => kind).increment(1);
+/// Pushes became a command.
+pub(crate) fn push_command() {
+    metrics::counter!("mailtide_push_commands_total").increment(1);
 }
 
 #[cfg(test)]

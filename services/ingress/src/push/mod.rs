@@ -1,16 +1,14 @@
 //! Pushes of Gmail's: "something changed in this mailbox", through Cloud Pub/Sub, at least once, in no order.
 //!
 //! A push only ever means "look soon, and once more a little later": what it says of the mailbox is never believed. It
-//! is answered when Kafka has a command that was written after it came, so that none is lost by a crash; the second
-//! look is a courtesy to mail that shows late, and a crash may lose it.
+//! is answered when Kafka has a command that was written after it came, so that none is lost by a crash. The second look
+//! is the mailbox's own affair.
 
 mod notice;
 mod settings;
 mod turns;
 
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use axum::http::HeaderValue;
 use axum::http::header::WWW_AUTHENTICATE;
@@ -18,13 +16,10 @@ use domain::{PollGmailConnection, Timestamp, Trigger};
 use events::TraceParent;
 use gmail::oidc::{Refused, Verifier};
 use store::connections::{self, Due};
-use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::Instant;
 
 pub(crate) use notice::Notice;
 pub use settings::Settings;
-use turns::{Turn, Turns};
+use turns::Turns;
 
 use crate::app::{App, database_problem, new_job_id, now};
 use crate::known::Known;
@@ -34,40 +29,18 @@ use crate::problem::{Code, Problem};
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer");
 /// Connections of one address that are told: one for each organisation that has it.
 const MOST_OF_AN_ADDRESS: u32 = 100;
-/// Second looks that wait at most; more are left out.
-const WAITING: usize = 100_000;
-/// Second looks that are written at the same time.
-const AT_ONCE: usize = 64;
-/// How long second looks may take to be written when the service stops.
-const STOPPING: Duration = Duration::from_secs(5);
 
 /// Takes pushes.
 pub(crate) struct Pushes {
-    told: Arc<Told>,
+    app: Arc<App>,
     verifier: Verifier,
     addresses: Known<String, Arc<[Due]>>,
-    waiting: mpsc::Sender<Again>,
-    again_after: Duration,
-    hurry: watch::Sender<bool>,
-    again: Mutex<Option<JoinHandle<()>>>,
-}
-
-/// What writes commands.
-struct Told {
-    app: Arc<App>,
     turns: Turns,
     job_deadline: domain::Duration,
 }
 
-/// A second look that is to come.
-struct Again {
-    at: Instant,
-    due: Due,
-    turn: Arc<Turn>,
-}
-
 impl Pushes {
-    /// None where the settings take no pushes. Starts the task of the second looks.
+    /// None where the settings take no pushes.
     ///
     /// # Errors
     /// When the HTTP library does not start.
@@ -75,22 +48,12 @@ impl Pushes {
         let push = &settings.push;
         let Some(expected) = &push.expected else { return Ok(None) };
         let job_deadline = i64::try_from(push.job_deadline.as_millis()).unwrap_or(i64::MAX);
-        let told = Arc::new(Told {
-            app: Arc::clone(app),
-            turns: Turns::new(settings.cache_entries, push.spacing),
-            job_deadline: domain::Duration::from_millis(job_deadline),
-        });
-        let (waiting, queue) = mpsc::channel(WAITING);
-        let (hurry, hurried) = watch::channel(false);
-        let again = tokio::spawn(look_again(Arc::clone(&told), queue, waiting.downgrade(), push.again_after, hurried));
         Ok(Some(Arc::new(Self {
-            told,
+            app: Arc::clone(app),
             verifier: Verifier::new(expected)?,
             addresses: Known::new(settings.cache_entries, settings.cache_ttl),
-            waiting,
-            again_after: push.again_after,
-            hurry,
-            again: Mutex::new(Some(again)),
+            turns: Turns::new(settings.cache_entries, push.spacing),
+            job_deadline: domain::Duration::from_millis(job_deadline),
         })))
     }
 
@@ -124,7 +87,7 @@ impl Pushes {
     /// # Errors
     /// 503 while Kafka or Postgres are away.
     pub(crate) async fn take(&self, notice: Notice, trace: TraceParent) -> Result<(), Problem> {
-        let store = &self.told.app.store;
+        let store = &self.app.store;
         let address = notice.address.clone();
         let ask = async {
             let found = connections::of_address(store, &address, MOST_OF_AN_ADDRESS).await?;
@@ -146,41 +109,15 @@ impl Pushes {
         told.into_iter().collect()
     }
 
+    /// Writes a command, in the mailbox's turn, unless another that was written meanwhile does for this one.
     async fn tell(&self, due: Due, trace: TraceParent) -> Result<(), Problem> {
-        let turn = self.told.turns.of(due.connection_id);
-        if self.told.write(&turn, due, trace, "first").await? && !turn.again.swap(true, Ordering::AcqRel) {
-            let again = Again { at: Instant::now() + self.again_after, due, turn };
-            if let Err(error) = self.waiting.try_send(again) {
-                error.into_inner().turn.again.store(false, Ordering::Release);
-                tracing::warn!("More second looks wait than may; one is left out");
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes the second looks that wait, now: nobody will later.
-    pub(crate) async fn stop(&self) {
-        // The task looks at the flag only.
-        self.hurry.send_replace(true);
-        let task = self.again.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(task) = task
-            && tokio::time::timeout(STOPPING, task).await.is_err()
-        {
-            tracing::warn!("Second looks after pushes were given up, for Kafka did not take them in time");
-        }
-    }
-}
-
-impl Told {
-    /// Writes a command, in the mailbox's turn; false when another did.
-    async fn write(&self, turn: &Turn, due: Due, trace: TraceParent, kind: &'static str) -> Result<bool, Problem> {
+        let turn = self.turns.of(due.connection_id);
         let write = async || {
-            let command = self.command(due, now());
-            self.app.produce(&command, trace).await?;
-            metrics::push_command(kind);
+            self.app.produce(&self.command(due, now()), trace).await?;
+            metrics::push_command();
             Ok(())
         };
-        self.turns.take(turn, write).await
+        self.turns.take(&turn, write).await.map(drop)
     }
 
     fn command(&self, due: Due, now: Timestamp) -> PollGmailConnection {
@@ -195,48 +132,4 @@ impl Told {
             deadline: now + self.job_deadline,
         }
     }
-}
-
-/// Writes second looks when their time comes; all at once when the service stops. A mailbox that is pushed again
-/// meanwhile is looked at again after the last of its pushes.
-async fn look_again(
-    told: Arc<Told>,
-    mut queue: mpsc::Receiver<Again>,
-    waiting: mpsc::WeakSender<Again>,
-    after: Duration,
-    mut hurried: watch::Receiver<bool>,
-) {
-    let mut writing = JoinSet::new();
-    loop {
-        let next = tokio::select! {
-            next = queue.recv() => next,
-            _ = hurried.wait_for(|hurried| *hurried), if !queue.is_closed() => {
-                queue.close();
-                continue;
-            }
-        };
-        let Some(Again { at, due, turn }) = next else { break };
-        let in_time = tokio::select! {
-            () = tokio::time::sleep_until(at) => true,
-            _ = hurried.wait_for(|hurried| *hurried) => false,
-        };
-        let pushed = turn.written().await.map(|written| written + after).filter(|&at| at > Instant::now());
-        if let (true, Some(at), Some(waiting)) = (in_time, pushed, waiting.upgrade())
-            && waiting.try_send(Again { at, due, turn: Arc::clone(&turn) }).is_ok()
-        {
-            continue;
-        }
-        turn.again.store(false, Ordering::Release);
-        while writing.len() >= AT_ONCE {
-            writing.join_next().await;
-        }
-        let told = Arc::clone(&told);
-        writing.spawn(async move {
-            let trace = TraceParent::new(rand::random(), rand::random());
-            // What went wrong was logged; the next push or the schedule makes it good.
-            let _ = told.write(&turn, due, trace, "again").await;
-        });
-        while writing.try_join_next().is_some() {}
-    }
-    writing.join_all().await;
 }

@@ -13,8 +13,6 @@ pub struct Settings {
     pub expected: Option<Expected>,
     /// A mailbox's pushes become at most one command in this time; those between wait for the next.
     pub spacing: Duration,
-    /// A mailbox is looked at once more so long after its last push: what a push tells of may not be readable yet.
-    pub again_after: Duration,
     /// How long a job of a push may take.
     pub job_deadline: Duration,
 }
@@ -38,11 +36,6 @@ impl Settings {
                 Duration::from_secs(1),
                 "A mailbox's pushes become at most one command in this time",
             ),
-            again_after: source.duration(
-                "push.again_after",
-                Duration::from_secs(10),
-                "A mailbox is looked at once more so long after its last push",
-            ),
             job_deadline: source.duration(
                 "push.job_deadline",
                 Duration::from_secs(15 * 60),
@@ -60,9 +53,6 @@ impl Settings {
         // Whoever waits for the next command must be answered before the request's time is over.
         if settings.spacing > Duration::from_secs(3) {
             source.error("push.spacing", "must be at most 3s: a push is answered once its command is written");
-        }
-        if settings.again_after < settings.spacing || settings.again_after > Duration::from_secs(600) {
-            source.error("push.again_after", "must be from push.spacing to 10m");
         }
         if settings.job_deadline < Duration::from_secs(1) {
             source.error("push.job_deadline", "must be at least 1s");

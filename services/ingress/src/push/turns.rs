@@ -2,7 +2,6 @@
 //! is written.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use domain::ConnectionId;
@@ -19,14 +18,8 @@ pub(crate) struct Turns {
     spacing: Duration,
 }
 
-/// The turn of one mailbox. Held by the one that writes.
-#[derive(Debug, Default)]
-pub(crate) struct Turn {
-    /// When the writing of the newest command began.
-    written: Mutex<Option<Instant>>,
-    /// Whether a second look is on its way.
-    pub(crate) again: AtomicBool,
-}
+/// The turn of one mailbox: when the writing of its newest command began. Held by the one that writes.
+pub(crate) type Turn = Mutex<Option<Instant>>;
 
 impl Turns {
     /// Turns of at most `mailboxes`; with more, the spacing of some is not kept.
@@ -43,7 +36,7 @@ impl Turns {
     /// whether it was `write`. A failure is the caller's own: whoever waits tries for itself.
     pub(crate) async fn take<E>(&self, turn: &Turn, write: impl AsyncFnOnce() -> Result<(), E>) -> Result<bool, E> {
         let came = Instant::now();
-        let mut written = turn.written.lock().await;
+        let mut written = turn.lock().await;
         if let Some(began) = *written {
             // Written while this one waited, it covers what this one was told of.
             if began > came {
@@ -55,13 +48,6 @@ impl Turns {
         write().await?;
         *written = Some(began);
         Ok(true)
-    }
-}
-
-impl Turn {
-    /// When the writing of the newest command began.
-    pub(crate) async fn written(&self) -> Option<Instant> {
-        *self.written.lock().await
     }
 }
 
