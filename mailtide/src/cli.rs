@@ -135,6 +135,9 @@ pub(crate) enum Connections {
         /// The mailbox's address
         #[arg(long, value_name = "ADDRESS")]
         address: String,
+        /// The domain's administrator let gmail.service_account_file in for its users; no token is read
+        #[arg(long)]
+        delegated: bool,
         #[command(flatten)]
         output: Output,
     },

@@ -1,11 +1,12 @@
 //! The Gmail client against the simulator: what it asks is understood, what it hears is read, what it spends is counted.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use domain::mailbox::reply::{Answer, Call, CallError, CallId, HistoryPage, ListPage, PageToken, Reply, Request};
 use domain::{ConnectionId, HistoryId, Lane, MessageId, OrganisationId, Timestamp, TokenVersion, Window};
 use futures_util::future::{BoxFuture, join_all};
-use gmail::{Account, Client, Gate, Grant, Mailbox, Service, Settings, TokenSource, TokenSourceError};
+use gmail::{Account, Client, Credential, Gate, Grant, Mailbox, Service, Settings, TokenSource, TokenSourceError};
 use secrecy::SecretString;
 use simulator::{Cause, Delivery, Fault, Limits, Mails, NewMailbox, Rule, Running, Tariff};
 use uuid::Uuid;
@@ -20,12 +21,19 @@ pub(crate) struct World {
     pub(crate) mailbox: Mailbox,
 }
 
-struct Consent(SecretString);
+enum Consent {
+    Own(SecretString),
+    Delegated(String),
+}
 
 impl TokenSource for Consent {
     fn refresh_token(&self, _: Mailbox) -> BoxFuture<'_, Result<Grant, TokenSourceError>> {
-        let (account, refresh_token) = (Account::new(EMAIL), self.0.clone());
-        Box::pin(async { Ok(Grant { account, shares: 1, token_version: TokenVersion(1), refresh_token }) })
+        let account = Account::new(EMAIL);
+        let credential = match self {
+            Self::Own(token) => Credential::RefreshToken(token.clone()),
+            Self::Delegated(subject) => Credential::Delegated { subject: subject.clone() },
+        };
+        Box::pin(async { Ok(Grant { account, shares: 1, token_version: TokenVersion(1), credential }) })
     }
 }
 
@@ -38,20 +46,35 @@ impl World {
         let simulator = simulator::start(simulator::Settings::default()).await.unwrap();
         let mailbox = NewMailbox { email: EMAIL.to_owned(), ..mailbox };
         let created = simulator.control().create(&mailbox).unwrap();
+        let consent = Consent::Own(created.refresh_token.into());
+        Self::at(simulator, Settings::default(), consent, created.history_id)
+    }
+
+    /// A mailbox of the simulator's that the service account with this key reads.
+    pub(crate) fn delegated(simulator: Running, key: &Path, subject: &str) -> Self {
+        let settings = Settings { service_account_file: Some(key.to_owned()), ..Settings::default() };
+        Self::at(simulator, settings, Consent::Delegated(subject.to_owned()), 1)
+    }
+
+    fn at(simulator: Running, settings: Settings, consent: Consent, start: u64) -> Self {
         let settings = Settings {
             api_url: simulator.base_url.parse().unwrap(),
             token_url: format!("{}/token", simulator.base_url).parse().unwrap(),
             client_id: "client".to_owned(),
             client_secret: Some("secret".into()),
-            ..Settings::default()
+            ..settings
         };
-        let source = Arc::new(Consent(created.refresh_token.into()));
+        let source = Arc::new(consent);
         let client = Client::new(&settings, source, Gate::new(&settings, Service::Poller)).unwrap();
         let mailbox = Mailbox {
             organisation_id: OrganisationId::from_uuid(Uuid::new_v4()),
             connection_id: ConnectionId::from_uuid(Uuid::new_v4()),
         };
-        Self { simulator, start: HistoryId::new(created.history_id), client, mailbox }
+        Self { simulator, start: HistoryId::new(start), client, mailbox }
+    }
+
+    pub(crate) async fn profile(&self) -> Result<Reply, CallError> {
+        self.call(Request::Profile).await.result
     }
 
     async fn call(&self, request: Request) -> Answer {

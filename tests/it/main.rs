@@ -12,6 +12,7 @@ mod support;
 
 mod chaos;
 mod cli;
+mod delegation;
 mod demo;
 mod docker;
 mod gmail;

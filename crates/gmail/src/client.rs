@@ -1,6 +1,7 @@
 //! Calls, from what the mailbox asks to what it hears.
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -39,6 +40,14 @@ pub enum Error {
     #[error("The HTTP client cannot be set up: {detail}")]
     Http {
         /// Its words.
+        detail: String,
+    },
+    /// The service account's key cannot be had.
+    #[error("The service account's key in {}: {detail}; set gmail.service_account_file to the JSON file that Google gave out for it", path.display())]
+    ServiceAccount {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
         detail: String,
     },
 }

@@ -9,6 +9,7 @@
 
 mod client;
 pub mod consent;
+mod delegate;
 pub mod gate;
 mod jwt;
 mod message;
@@ -29,4 +30,4 @@ pub use gate::{Gate, Service};
 pub use message::{Header, Message, Part, View};
 pub use settings::{Quota, Settings};
 pub use tariff::Tariff;
-pub use token::{Account, Grant, TokenSource, TokenSourceError};
+pub use token::{Account, Credential, Grant, TokenSource, TokenSourceError};

@@ -1,4 +1,4 @@
-//! The token endpoint: a refresh token becomes an access token.
+//! The token endpoint: a refresh token, or a service account's assertion, becomes an access token.
 
 use std::time::Duration;
 
@@ -10,6 +10,8 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 use url::Url;
 
+use crate::delegate::ServiceAccount;
+use crate::token::Credential;
 use crate::transport::{self, Answered};
 use crate::verdict::without_addresses;
 use crate::{Error, Settings};
@@ -24,7 +26,10 @@ const MAX_IN_FLIGHT: usize = 32;
 const DEFAULT_LIFE: Duration = Duration::from_secs(300);
 
 /// Errors after which the same refresh token never works again (RFC 6749 §5.2, and Google's own).
-const REVOKED: [&str; 3] = ["invalid_grant", "access_denied", "admin_policy_enforced"];
+/// `unauthorized_client` is a token of another client than ours, or a delegation that the administrator did not make.
+const REVOKED: [&str; 4] = ["invalid_grant", "access_denied", "admin_policy_enforced", "unauthorized_client"];
+/// How Google begins what it says of an assertion that is wrong for all users (`error_description`).
+const OUR_KEY: [&str; 2] = ["Invalid JWT", "Invalid grant: account not found"];
 /// Errors that pass, whatever the status (Google's own client library retries these).
 const PASSING: [&str; 3] = ["internal_failure", "server_error", "temporarily_unavailable"];
 
@@ -33,6 +38,7 @@ pub(crate) struct Endpoint {
     url: Url,
     client_id: String,
     client_secret: Option<SecretString>,
+    service_account: Option<ServiceAccount>,
     in_flight: Semaphore,
 }
 
@@ -49,12 +55,24 @@ impl Endpoint {
             url: settings.token_url.clone(),
             client_id: settings.client_id.clone(),
             client_secret: settings.client_secret.clone(),
+            service_account: settings
+                .service_account_file
+                .as_deref()
+                .map(|path| ServiceAccount::load(path, &settings.token_url))
+                .transpose()?,
             in_flight: Semaphore::new(MAX_IN_FLIGHT),
         })
     }
 
-    pub(crate) async fn refresh(&self, refresh_token: &SecretString) -> Result<Issued, CallError> {
-        let _place = self.in_flight.acquire().await.expect("the endpoint's semaphore is never closed");
+    /// An access token for what opens a mailbox.
+    pub(crate) async fn issue(&self, credential: &Credential) -> Result<Issued, CallError> {
+        match credential {
+            Credential::RefreshToken(token) => self.refresh(token).await,
+            Credential::Delegated { subject } => self.delegated(subject).await,
+        }
+    }
+
+    async fn refresh(&self, refresh_token: &SecretString) -> Result<Issued, CallError> {
         let mut form = vec![
             ("grant_type", "refresh_token"),
             ("client_id", self.client_id.as_str()),
@@ -63,7 +81,30 @@ impl Endpoint {
         if let Some(secret) = &self.client_secret {
             form.push(("client_secret", secret.expose_secret()));
         }
-        let answer = transport::fetch(self.http.post(self.url.clone()).form(&form), MAX_BODY);
+        self.post(&form, refused).await
+    }
+
+    async fn delegated(&self, subject: &str) -> Result<Issued, CallError> {
+        let permanent = |code: &str, detail: String| CallError::Permanent { code: code.to_owned(), detail };
+        let account = self.service_account.as_ref().ok_or_else(|| {
+            let detail = "the mailbox is delegated to a service account, and gmail.service_account_file is not set";
+            permanent("Gmail.ServiceAccountRefused", detail.to_owned())
+        })?;
+        let assertion = account.assertion(subject).map_err(|error| {
+            permanent("Gmail.ServiceAccountRefused", format!("the service account's key does not sign: {error}"))
+        })?;
+        let form =
+            [("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"), ("assertion", assertion.expose_secret())];
+        self.post(&form, refused_delegation).await
+    }
+
+    async fn post(
+        &self,
+        form: &[(&str, &str)],
+        refused: impl FnOnce(&Answered) -> CallError,
+    ) -> Result<Issued, CallError> {
+        let _place = self.in_flight.acquire().await.expect("the endpoint's semaphore is never closed");
+        let answer = transport::fetch(self.http.post(self.url.clone()).form(form), MAX_BODY);
         let transient = |detail: String| CallError::Transient { detail: format!("The token endpoint: {detail}") };
         match tokio::time::timeout(TIMEOUT, answer).await {
             Err(_) => Err(transient(format!("no answer within {TIMEOUT:?}"))),
@@ -92,6 +133,25 @@ fn issued(body: &[u8]) -> Option<Issued> {
     (!body.access_token.is_empty()).then(|| Issued { access_token: body.access_token.into(), expires_in })
 }
 
+/// What a refused assertion means: the user's or the domain's affair, unless our key or account is what is wrong.
+fn refused_delegation(answer: &Answered) -> CallError {
+    match refused(answer) {
+        CallError::Revoked { cause } if OUR_KEY.iter().any(|words| cause.contains(words)) => CallError::Permanent {
+            code: "Gmail.ServiceAccountRefused".to_owned(),
+            detail: format!(
+                "The token endpoint said {cause}; check the key in gmail.service_account_file, and the clock"
+            ),
+        },
+        CallError::Revoked { cause } if cause.starts_with("unauthorized_client") => CallError::Revoked {
+            cause: format!(
+                "{cause} The domain's administrator lets the service account's client id in, for the scope \
+                 gmail.readonly, under domain-wide delegation in the Admin console; that may take a day to work"
+            ),
+        },
+        other => other,
+    }
+}
+
 /// By the error's name first; a status alone only tells an outage.
 fn refused(answer: &Answered) -> CallError {
     let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
@@ -106,7 +166,7 @@ fn refused(answer: &Answered) -> CallError {
     } else if PASSING.contains(&error.as_str()) || matches!(status, 408 | 425 | 429 | 500..) || error.is_empty() {
         CallError::Transient { detail: format!("The token endpoint answered {status}: {said}") }
     } else {
-        // invalid_client, unauthorized_client, invalid_scope, …: our own registration is wrong, for all mailboxes.
+        // invalid_client, invalid_scope, …: our own registration is wrong, for all mailboxes.
         CallError::Permanent {
             code: "Gmail.OAuthClientRefused".to_owned(),
             detail: format!(
@@ -136,6 +196,7 @@ mod tests {
             ),
             (r#"{"error":"invalid_grant","error_subtype":"invalid_rapt"}"#, "invalid_grant: invalid_rapt"),
             (r#"{"error":"admin_policy_enforced"}"#, "admin_policy_enforced"),
+            (r#"{"error":"unauthorized_client"}"#, "unauthorized_client"),
         ] {
             assert_eq!(judged(400, body), CallError::Revoked { cause: cause.to_owned() });
         }
@@ -148,8 +209,29 @@ mod tests {
         ] {
             assert!(matches!(judged(status, body), CallError::Transient { .. }), "{status} {body}");
         }
-        for body in [r#"{"error":"invalid_client"}"#, r#"{"error":"unauthorized_client"}"#] {
+        for body in [r#"{"error":"invalid_client"}"#, r#"{"error":"invalid_scope"}"#] {
             assert!(matches!(judged(401, body), CallError::Permanent { .. }), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_refused_delegation_is_the_domains_affair_unless_our_key_is_wrong() {
+        let judged = |body: serde_json::Value| {
+            let body = body.to_string().into();
+            refused_delegation(&Answered { status: StatusCode::BAD_REQUEST, headers: HeaderMap::new(), body })
+        };
+        let unauthorized = serde_json::json!({"error": "unauthorized_client", "error_description": "Client is \
+            unauthorized to retrieve access tokens using this method."});
+        let CallError::Revoked { cause } = judged(unauthorized) else { panic!() };
+        assert!(cause.starts_with("unauthorized_client: Client is") && cause.contains("Admin console"), "{cause}");
+        let gone = serde_json::json!({"error": "invalid_grant", "error_description": "Invalid email or User ID"});
+        assert!(matches!(judged(gone), CallError::Revoked { cause } if cause.ends_with("Invalid email or User ID")));
+        for words in ["Invalid JWT Signature.", "Invalid JWT: Token must be", "Invalid grant: account not found"] {
+            let ours = judged(serde_json::json!({"error": "invalid_grant", "error_description": words}));
+            assert!(
+                matches!(&ours, CallError::Permanent { code, .. } if code == "Gmail.ServiceAccountRefused"),
+                "{words} gave {ours:?}"
+            );
         }
     }
 

@@ -1,5 +1,6 @@
 //! Where Gmail is, who we are there, and how much of it we use.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use runtime::settings::Source;
@@ -23,6 +24,8 @@ pub struct Settings {
     pub client_id: String,
     /// The OAuth client's secret.
     pub client_secret: Option<SecretString>,
+    /// The JSON file of the key of the service account that delegated mailboxes are read as; none: there are none.
+    pub service_account_file: Option<PathBuf>,
     /// How long connecting may take.
     pub connect_timeout: Duration,
     /// How long one call may take, from its admission to the end of its body, a refresh of the token included.
@@ -177,6 +180,7 @@ impl Default for Settings {
             revoke_url: Url::parse("https://oauth2.googleapis.com/revoke").expect("Google's address is a URL"),
             client_id: String::new(),
             client_secret: None,
+            service_account_file: None,
             connect_timeout: Duration::from_secs(5),
             call_timeout: Duration::from_secs(30),
             max_body: 16 * 1024 * 1024,
@@ -202,6 +206,12 @@ impl Settings {
             revoke_url: source.read("gmail.revoke_url", default.revoke_url, "Where grants are revoked"),
             client_id: source.read("gmail.client_id", default.client_id, "The OAuth client's id"),
             client_secret: source.secret("gmail.client_secret", "The OAuth client's secret"),
+            service_account_file: source
+                .read_opt::<String>(
+                    "gmail.service_account_file",
+                    "The JSON key of the service account that delegated mailboxes are read as",
+                )
+                .map(PathBuf::from),
             connect_timeout: source.duration(
                 "gmail.connect_timeout",
                 default.connect_timeout,

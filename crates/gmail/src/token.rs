@@ -57,8 +57,19 @@ pub struct Grant {
     pub shares: u32,
     /// Which of the connection's refresh tokens this is.
     pub token_version: TokenVersion,
-    /// The refresh token.
-    pub refresh_token: SecretString,
+    /// What opens the mailbox.
+    pub credential: Credential,
+}
+
+/// What an access token is got with.
+pub enum Credential {
+    /// The owner's consent.
+    RefreshToken(SecretString),
+    /// The service account of the settings, for the user with this address.
+    Delegated {
+        /// The address.
+        subject: String,
+    },
 }
 
 impl fmt::Debug for Grant {
@@ -231,7 +242,7 @@ impl Tokens {
         }
         // The life is counted from before the request: it began no earlier than that.
         let asked = Instant::now();
-        let issued = self.endpoint.refresh(&grant.refresh_token).await?;
+        let issued = self.endpoint.issue(&grant.credential).await?;
         let life = issued.expires_in;
         Ok(Arc::new(Access {
             token: issued.access_token,

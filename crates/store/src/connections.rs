@@ -14,7 +14,7 @@ use crate::row::Reader;
 use crate::token::{Sealed, bound_to};
 use crate::{Error, Store};
 
-pub use change::{Change, Connected, Leaving, add, change, connect, delete, forget, last_grant, leaving};
+pub use change::{Change, Connected, Leaving, add, change, connect, delegate, delete, forget, last_grant, leaving};
 pub use first_sync::{FirstSync, first_sync_done, first_syncs_owed};
 
 /// A connection as it stands: what was set up, and what the topics say of it.
@@ -74,8 +74,10 @@ pub struct Grant {
     pub account: String,
     /// The mailbox's address.
     pub email: String,
-    /// The refresh token.
+    /// The refresh token; empty where the mailbox is delegated.
     pub refresh_token: SecretString,
+    /// Whether a service account reads the mailbox for its domain, and there is no refresh token.
+    pub is_delegated: bool,
     /// Which of the connection's tokens it is.
     pub token_version: TokenVersion,
     /// How the connection fares.
@@ -162,7 +164,8 @@ pub async fn refresh_token(
     let session = store.session(WHAT).await?;
     let row = session
         .row(
-            "SELECT c.account, c.email, c.token_version, c.token_ciphertext, c.token_nonce, c.token_key_id, s.state,
+            "SELECT c.account, c.email, c.token_version, c.token_ciphertext, c.token_nonce, c.token_key_id,
+                    c.is_delegated, s.state,
                     s.token_version AS state_token_version,
                     (SELECT count(*) FROM connections o WHERE o.account = c.account AND o.revoked_at IS NULL) AS shares
              FROM connections c
@@ -186,6 +189,7 @@ pub async fn refresh_token(
         account: row.get("account")?,
         email: row.get("email")?,
         refresh_token,
+        is_delegated: row.get("is_delegated")?,
         token_version,
         state: state(&row, token_version)?,
         shares: u32::try_from(row.get::<i64>("shares")?).unwrap_or(u32::MAX),

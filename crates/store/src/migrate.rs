@@ -15,6 +15,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("V2__consents", include_str!("../migrations/V2__consents.sql")),
     ("V3__idempotency", include_str!("../migrations/V3__idempotency.sql")),
     ("V4__watch_and_quota", include_str!("../migrations/V4__watch_and_quota.sql")),
+    ("V6__delegation", include_str!("../migrations/V6__delegation.sql")),
 ];
 
 /// How long one migration may work, and how long a process waits for another's.

@@ -66,10 +66,15 @@ const HEADER: [&str; 5] = ["organisation", "connection", "address", "status", "l
 pub(crate) async fn run(what: Connections, settings: &Settings) -> anyhow::Result<()> {
     let store = service::open(settings).await?;
     match what {
-        Connections::Add { organisation, address, output } => {
-            let refresh_token = token_from_stdin()?;
-            let consent = Consent { account: &address, email: &address, refresh_token: &refresh_token };
-            let added = Shown::from(connections::add(&store, organisation, &consent, now()).await?);
+        Connections::Add { organisation, address, delegated, output } => {
+            let added = if delegated {
+                connections::delegate(&store, organisation, &address, now()).await?
+            } else {
+                let refresh_token = token_from_stdin()?;
+                let consent = Consent { account: &address, email: &address, refresh_token: &refresh_token };
+                connections::add(&store, organisation, &consent, now()).await?
+            };
+            let added = Shown::from(added);
             output::print(output, &added, HEADER, [added.row()])
         }
         Connections::List { organisation, output } => {

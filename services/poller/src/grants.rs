@@ -5,7 +5,7 @@ use std::sync::Arc;
 use domain::mailbox::reply::{Answer, Call};
 use domain::{ConnectionId, OrganisationId};
 use gmail::gate::Holding;
-use gmail::{Account, Client, Gate, Grant, Mailbox, TokenSource, TokenSourceError};
+use gmail::{Account, Client, Credential, Gate, Grant, Mailbox, TokenSource, TokenSourceError};
 use store::{Store, connections};
 
 use crate::calls::Mailboxes;
@@ -26,7 +26,10 @@ impl TokenSource for Grants {
                     account: Account::new(&grant.account),
                     shares: grant.shares.max(1),
                     token_version: grant.token_version,
-                    refresh_token: grant.refresh_token,
+                    credential: match grant.is_delegated {
+                        true => Credential::Delegated { subject: grant.email },
+                        false => Credential::RefreshToken(grant.refresh_token),
+                    },
                 }),
                 Ok(None) => Err(TokenSourceError::Gone),
                 Err(error @ (store::Error::TokenKey { .. } | store::Error::Settings { .. })) => {

@@ -36,7 +36,7 @@ pub async fn add(
     const WHAT: &str = "add a connection";
     let mut session = store.session(WHAT).await?;
     let tx = session.transaction().await?;
-    let connected = put(store, &tx, WHAT, organisation_id, consent, None, now).await?;
+    let connected = put(store, &tx, WHAT, organisation_id, consent, Way::Consent(None), now).await?;
     tx.commit().await?;
     Ok(connected.connection)
 }
@@ -59,10 +59,39 @@ pub async fn connect(
     const WHAT: &str = "connect a mailbox";
     let mut session = store.session(WHAT).await?;
     let tx = session.transaction().await?;
-    let connected = put(store, &tx, WHAT, organisation_id, consent, subject, now).await?;
+    let connected = put(store, &tx, WHAT, organisation_id, consent, Way::Consent(subject), now).await?;
     first_sync::owe(&tx, &connected.connection, since(&connected), now).await?;
     tx.commit().await?;
     Ok(connected)
+}
+
+/// Connects a mailbox that the administrator of its domain delegated to our service account. As [`add`], but that there
+/// is no token: one that was there is forgotten, and a later consent takes the delegation's place.
+///
+/// # Errors
+/// As [`add`].
+pub async fn delegate(
+    store: &Store,
+    organisation_id: OrganisationId,
+    address: &str,
+    now: Timestamp,
+) -> Result<Connection, Error> {
+    const WHAT: &str = "add a delegated connection";
+    let mut session = store.session(WHAT).await?;
+    let tx = session.transaction().await?;
+    let consent = Consent { account: address, email: address, refresh_token: &SecretString::from("") };
+    let connected = put(store, &tx, WHAT, organisation_id, &consent, Way::Delegation, now).await?;
+    tx.commit().await?;
+    Ok(connected.connection)
+}
+
+/// By which way a mailbox is opened.
+#[derive(Clone, Copy)]
+enum Way<'a> {
+    /// Its owner's; with Google's id of the account, where that is known.
+    Consent(Option<&'a str>),
+    /// The administrator's of its domain.
+    Delegation,
 }
 
 async fn put(
@@ -71,9 +100,13 @@ async fn put(
     what: &'static str,
     organisation_id: OrganisationId,
     consent: &Consent<'_>,
-    subject: Option<&str>,
+    way: Way<'_>,
     now: Timestamp,
 ) -> Result<Connected, Error> {
+    let (subject, is_delegated) = match way {
+        Way::Consent(subject) => (subject, false),
+        Way::Delegation => (None, true),
+    };
     let keys = store.token_keys()?;
     let organisation = organisation_id.as_uuid();
     // One consent of an organisation at a time: whoever comes second finds what the first one made.
@@ -105,9 +138,9 @@ async fn put(
     if is_new {
         tx.execute(
             "INSERT INTO connections (connection_id, organisation_id, account, email, token_version, token_ciphertext,
-                                      token_nonce, token_key_id, created_at, subject)
-             VALUES ($1, $2, $3, $4, 1, $5, $6, $7, $8, $9)",
-            &[id, organisation, &account, &consent.email, ciphertext, nonce, key_id, &At(now), &subject],
+                                      token_nonce, token_key_id, created_at, subject, is_delegated)
+             VALUES ($1, $2, $3, $4, 1, $5, $6, $7, $8, $9, $10)",
+            &[id, organisation, &account, &consent.email, ciphertext, nonce, key_id, &At(now), &subject, &is_delegated],
         )
         .await?;
     } else {
@@ -115,12 +148,13 @@ async fn put(
         tx.execute(
             "UPDATE connections SET token_version = token_version + 1, token_ciphertext = $5, token_nonce = $6,
                                     token_key_id = $7, email = $4, subject = coalesce($8, subject),
+                                    is_delegated = $9,
                                     account = CASE WHEN EXISTS (
                                         SELECT 1 FROM connections o
                                         WHERE o.organisation_id = $2 AND o.account = $3 AND o.revoked_at IS NULL
                                           AND o.connection_id <> $1) THEN account ELSE $3 END
              WHERE organisation_id = $2 AND connection_id = $1",
-            &[id, organisation, &account, &consent.email, ciphertext, nonce, key_id, &subject],
+            &[id, organisation, &account, &consent.email, ciphertext, nonce, key_id, &subject, &is_delegated],
         )
         .await?;
     }
@@ -219,7 +253,7 @@ pub async fn last_grant(
         .row(
             "SELECT c.token_ciphertext, c.token_nonce, c.token_key_id FROM connections c
              WHERE c.organisation_id = $1 AND c.connection_id = $2
-               AND c.revoked_at IS NOT NULL AND c.forgotten_at IS NULL
+               AND c.revoked_at IS NOT NULL AND c.forgotten_at IS NULL AND NOT c.is_delegated
                AND NOT EXISTS (SELECT 1 FROM connections o WHERE o.account = c.account AND o.revoked_at IS NULL)
                AND NOT EXISTS (SELECT 1 FROM connections o WHERE o.subject = c.subject AND o.revoked_at IS NULL)",
             &[organisation_id.as_uuid(), connection_id.as_uuid()],

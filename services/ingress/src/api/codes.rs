@@ -52,6 +52,11 @@ const OF_JOBS: &[(&str, &str, &str)] = &[
     ),
     ("Gmail.Refused", "Gmail refused the call for good.", "See the job's detail for Gmail's own words."),
     (
+        "Gmail.ServiceAccountRefused",
+        "Google does not take the key of the service account that delegated mailboxes are read as, or none is set.",
+        "The operator sets gmail.service_account_file right, and the machine's clock.",
+    ),
+    (
         "Gmail.TokenUnreadable",
         "The mailbox's refresh token cannot be decrypted with the keys of the settings.",
         "The operator adds the key that is missing to store.token_key.",

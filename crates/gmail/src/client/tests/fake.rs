@@ -17,7 +17,7 @@ use tower_http::compression::CompressionLayer;
 use uuid::Uuid;
 
 use super::EMPTY;
-use crate::token::{Account, Grant, TokenSource, TokenSourceError};
+use crate::token::{Account, Credential, Grant, TokenSource, TokenSourceError};
 use crate::{Client, Gate, Mailbox, Quota, Service, Settings};
 
 /// What to answer one request with.
@@ -216,7 +216,7 @@ impl TokenSource for Shared {
                 account: Account::new("somebody@example.com"),
                 shares: 1,
                 token_version: token_version?,
-                refresh_token: "1//refresh".into(),
+                credential: Credential::RefreshToken("1//refresh".into()),
             })
         })
     }
