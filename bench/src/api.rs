@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 
 use anyhow::Context;
+use bytes::Bytes;
 use domain::{ConnectionId, OrganisationId};
-use http::{HeaderValue, Uri};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 use ingress::Ingress;
 use runtime::Shutdown;
 use runtime::health::Health;
@@ -65,7 +66,8 @@ impl Api {
     /// The call that asks for a sync of a mailbox.
     pub(crate) fn call(&self, connection: ConnectionId) -> anyhow::Result<Call> {
         let path = Uri::try_from(format!("/gmail-connections/{connection}/sync"))?;
-        Ok(Call { path, key: self.key.clone() })
+        let header = Some((HeaderName::from_static("x-dolfin-api-key"), self.key.clone()));
+        Ok(Call { method: Method::POST, path, header, body: Bytes::new(), status: StatusCode::ACCEPTED })
     }
 
     /// Stops it.

@@ -108,7 +108,7 @@ impl Ours {
     async fn sample(&mut self, (mailbox, call): &(ConnectionId, Call)) -> anyhow::Result<f64> {
         self.memory.deliver(*mailbox, 1);
         let begun = Instant::now();
-        let (posted, seen) = tokio::join!(self.client.post(call), self.events.next());
+        let (posted, seen) = tokio::join!(self.client.call(call), self.events.next());
         posted?;
         let (key, at) = seen?;
         ensure!(key == mailbox.to_string().as_bytes(), "The event of another mailbox came");

@@ -5,22 +5,25 @@ use std::net::SocketAddr;
 use anyhow::{Context, ensure};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 /// A connection to a server.
 pub(crate) struct Client {
-    sender: SendRequest<Empty<Bytes>>,
+    sender: SendRequest<Full<Bytes>>,
     host: HeaderValue,
 }
 
-/// A sync to ask for.
+/// What to ask for, and the status that the answer must have.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
+    pub(crate) method: Method,
     pub(crate) path: Uri,
-    pub(crate) key: HeaderValue,
+    pub(crate) header: Option<(HeaderName, HeaderValue)>,
+    pub(crate) body: Bytes,
+    pub(crate) status: StatusCode,
 }
 
 impl Client {
@@ -34,18 +37,20 @@ impl Client {
         Ok(Self { sender, host: HeaderValue::try_from(address.to_string())? })
     }
 
-    /// Makes a call and reads all of the answer, which must be 202.
-    pub(crate) async fn post(&mut self, call: &Call) -> anyhow::Result<()> {
-        let mut request = Request::new(Empty::new());
-        *request.method_mut() = Method::POST;
+    /// Makes a call and reads all of the answer.
+    pub(crate) async fn call(&mut self, call: &Call) -> anyhow::Result<Bytes> {
+        let mut request = Request::new(Full::new(call.body.clone()));
+        *request.method_mut() = call.method.clone();
         *request.uri_mut() = call.path.clone();
         request.headers_mut().insert(http::header::HOST, self.host.clone());
-        request.headers_mut().insert(HeaderName::from_static("x-dolfin-api-key"), call.key.clone());
+        if let Some((name, value)) = &call.header {
+            request.headers_mut().insert(name, value.clone());
+        }
         self.sender.ready().await?;
         let response = self.sender.send_request(request).await?;
         let status = response.status();
         let body = response.into_body().collect().await?.to_bytes();
-        ensure!(status == StatusCode::ACCEPTED, "{status}: {}", String::from_utf8_lossy(&body));
-        Ok(())
+        ensure!(status == call.status, "{status}: {}", String::from_utf8_lossy(&body));
+        Ok(body)
     }
 }

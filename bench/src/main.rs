@@ -11,6 +11,7 @@ mod place;
 mod progress;
 mod report;
 mod requests;
+mod simulated;
 mod syncs;
 mod throughput;
 
@@ -36,6 +37,7 @@ async fn main() -> anyhow::Result<ExitCode> {
             Benchmark::Throughput => throughput::run(&place, &options).await?,
             Benchmark::Latency => latency::run(&place, &options).await?,
             Benchmark::Requests => requests::run(&place, &options).await?,
+            Benchmark::Simulator => simulated::run(&options).await?,
         });
     }
     place.stop().await?;

@@ -37,6 +37,8 @@ pub(crate) enum Benchmark {
     Latency,
     /// Sync requests per second, of 64 clients.
     Requests,
+    /// Pages of history and messages per second of the simulated Gmail.
+    Simulator,
 }
 
 impl Options {

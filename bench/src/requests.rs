@@ -73,7 +73,7 @@ async fn load(address: SocketAddr, calls: Vec<Call>, time: Duration) -> anyhow::
             running.spawn(async move {
                 let mut answered = 0;
                 while Instant::now() < until {
-                    client.post(&call).await?;
+                    client.call(&call).await?;
                     answered += 1;
                 }
                 Ok(answered)
