@@ -1,4 +1,4 @@
-"""Google's own Python client against the simulator: calls, paging, batch, refresh, watch.
+"""Google's own Python client against the simulator: calls, paging, batch, refresh, watch, domain-wide delegation.
 
 Usage: conformance.py http://127.0.0.1:PORT
 Every body is held against the discovery document that the client ships.
@@ -11,7 +11,10 @@ import urllib.parse
 import urllib.request
 
 import httplib2
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from google.auth.exceptions import RefreshError
+from google.oauth2 import service_account
 from google.oauth2.credentials import Credentials
 from googleapiclient import discovery, errors
 import google_auth_httplib2
@@ -299,6 +302,46 @@ def throttles(client, simulator):
     simulator.control("faults", method="DELETE")
 
 
+def delegation(client, simulator):
+    """A service account of google-auth's reads the mailbox of a user of its domain."""
+    readonly = "https://www.googleapis.com/auth/gmail.readonly"
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    public = key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    email = "reader@project.iam.gserviceaccount.com"
+    info = {"client_email": email, "private_key": private.decode(), "token_uri": simulator.root + "/token"}
+
+    def reader(scope, subject=EMAIL):
+        credentials = service_account.Credentials.from_service_account_info(info, scopes=[scope], subject=subject)
+        http = google_auth_httplib2.AuthorizedHttp(credentials, http=Recorder())
+        return discovery.build_from_document(client.doc, http=http).users()
+
+    def refused(users, words):
+        try:
+            users.getProfile(userId="me").execute()
+        except RefreshError as error:
+            assert words in str(error), error
+        else:
+            raise AssertionError(f"not refused: {words}")
+
+    refused(reader(readonly), "account not found")
+    simulator.control("service-accounts", {"email": email, "publicKey": public.decode(), "scopes": readonly})
+    profile = reader(readonly).getProfile(userId="me").execute()
+    client.schemas.check_response("gmail.users.getProfile", profile)
+    assert profile["emailAddress"] == EMAIL, profile
+    refused(reader("https://mail.google.com/"), "unauthorized_client")
+    refused(reader(readonly, subject="nobody@example.org"), "Invalid email or User ID")
+    other = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    info["private_key"] = other.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).decode()
+    refused(reader(readonly), "Invalid JWT Signature")
+
+
 def revoked(client, simulator):
     simulator.mailbox("revoke")
     try:
@@ -323,6 +366,7 @@ def main(root):
     batch(client, simulator, [name for name in ids if name != ids[10]])
     watch(client)
     throttles(client, simulator)
+    delegation(client, simulator)
     revoked(client, simulator)
     print(f"{client.schemas.checked} bodies are as the discovery document has them")
 
