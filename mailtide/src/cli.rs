@@ -43,10 +43,13 @@ pub(crate) enum Command {
     /// Create the topics, or check them
     #[command(subcommand)]
     Topics(Topics),
+    /// Create and list organisations, and say where their consents may lead back to
+    #[command(subcommand)]
+    Organisations(Organisations),
     /// Create, list and revoke API keys
     #[command(subcommand)]
     Keys(Keys),
-    /// Add and list connected mailboxes
+    /// Add, list and delete connected mailboxes
     #[command(subcommand)]
     Connections(Connections),
     /// Trigger a sync over HTTP, as an API client would
@@ -96,6 +99,53 @@ pub(crate) enum Topics {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum Organisations {
+    /// Create an organisation
+    Create {
+        /// What to call it
+        #[arg(long, value_name = "TEXT")]
+        name: String,
+        /// A host that its consents may send the browser back to; may be given more than once
+        #[arg(long = "return-host", value_name = "HOST", value_parser = host)]
+        return_hosts: Vec<String>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// List all organisations
+    List(Output),
+    /// Allow hosts that an organisation's consents may send the browser back to
+    Allow {
+        /// The organisation
+        organisation: OrganisationId,
+        /// Host names, without scheme, port or path
+        #[arg(required = true, value_name = "HOST", value_parser = host)]
+        hosts: Vec<String>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Disallow them
+    Disallow {
+        /// The organisation
+        organisation: OrganisationId,
+        /// Host names, without scheme, port or path
+        #[arg(required = true, value_name = "HOST", value_parser = host)]
+        hosts: Vec<String>,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+/// A host as a browser spells it: in lower case and ASCII.
+fn host(text: &str) -> Result<String, String> {
+    let is_name = |host: &str| host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'));
+    match url::Host::parse(text) {
+        Ok(url::Host::Domain(name)) if name.is_empty() || !is_name(&name) => Err("expected a host name".to_owned()),
+        Ok(host) => Ok(host.to_string()),
+        Err(error) => Err(format!("expected a host alone, such as app.example.com: {error}")),
+    }
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum Keys {
     /// Create an API key and print it, this once
     Create {
@@ -138,6 +188,13 @@ pub(crate) enum Connections {
         /// The domain's administrator let gmail.service_account_file in for its users; no token is read
         #[arg(long)]
         delegated: bool,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Delete a mailbox's connection; what is left to do ingress does within two minutes
+    Delete {
+        /// The connection
+        connection: ConnectionId,
         #[command(flatten)]
         output: Output,
     },
@@ -197,6 +254,32 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    #[test]
+    fn a_host_is_a_host_alone() {
+        for (text, is) in [
+            ("app.example.com", "app.example.com"),
+            ("App.Example.com", "app.example.com"),
+            ("bücher.example", "xn--bcher-kva.example"),
+            ("localhost", "localhost"),
+            ("127.0.0.1", "127.0.0.1"),
+            ("[::1]", "[::1]"),
+        ] {
+            assert_eq!(host(text).as_deref(), Ok(is), "{text}");
+        }
+        for text in [
+            "",
+            "https://a.example",
+            "a.example/",
+            "a.example:8443",
+            "a.example:443",
+            "a@b.example",
+            "a b",
+            "*.example",
+        ] {
+            assert!(host(text).is_err(), "{text}: {:?}", host(text));
+        }
+    }
 
     #[test]
     fn the_command_line_holds_together() {

@@ -100,6 +100,7 @@ async fn run(cli: Cli, mut settings: Settings) -> anyhow::Result<Outcome> {
         Command::Dev(dev) => dev::run(&dev, cli.config.as_deref(), settings, metrics, shutdown).await?,
         Command::Demo(demo) => return demo::run(&demo, cli.config.as_deref(), shutdown).await,
         Command::Topics(topics) => command::topics::run(topics, &settings).await?,
+        Command::Organisations(what) => command::organisations::run(what, &settings).await?,
         Command::Keys(keys) => command::keys::run(keys, &settings).await?,
         Command::Connections(connections) => command::connections::run(connections, &settings).await?,
         Command::Sync(sync) => return command::sync::run(&sync, &settings, &shutdown).await,
@@ -120,6 +121,7 @@ const fn is_service(command: &Command) -> bool {
         | Command::Simulator => true,
         Command::Demo(_)
         | Command::Topics(_)
+        | Command::Organisations(_)
         | Command::Keys(_)
         | Command::Connections(_)
         | Command::Sync(_)

@@ -2,8 +2,13 @@
 
 mod api;
 mod away;
+pub(crate) mod browser;
+mod commands;
+mod connections;
+mod consent;
 mod facts;
 mod idempotency;
+mod islands;
 mod limits;
 mod lists;
 mod refusals;

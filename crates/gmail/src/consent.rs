@@ -9,7 +9,6 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use domain::Lane;
-use domain::mailbox::reply::Request;
 use http::header::AUTHORIZATION;
 use http::{HeaderValue, StatusCode};
 use reqwest::Client;
@@ -25,7 +24,7 @@ use crate::gate::{Admission, Gate};
 use crate::tariff::Method;
 use crate::transport::{self, Answered, Failure};
 use crate::verdict::without_addresses;
-use crate::{Account, Error, Settings, Tariff, query};
+use crate::{Account, Error, Settings, Tariff};
 
 /// What Mailtide reads mailboxes with: headers, bodies, attachments, searches.
 pub const READONLY: &str = "https://www.googleapis.com/auth/gmail.readonly";
@@ -280,7 +279,12 @@ impl Consents {
         let mut bearer = HeaderValue::from_str(&format!("Bearer {}", access_token.expose_secret()))
             .map_err(|_| unusable("an access token that no header holds"))?;
         bearer.set_sensitive(true);
-        let request = self.http.get(query::url(&self.api_url, &Request::Profile)).header(AUTHORIZATION, bearer);
+        let mut url = self.api_url.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(["gmail", "v1", "users", "me", "profile"]);
+        }
+        url.query_pairs_mut().append_pair("fields", "emailAddress").append_pair("prettyPrint", "false");
+        let request = self.http.get(url).header(AUTHORIZATION, bearer);
         let answer = transport::fetch(request, MAX_BODY).await.map_err(away)?;
         if answer.status != StatusCode::OK {
             let status = answer.status.as_u16();

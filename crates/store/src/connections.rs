@@ -42,6 +42,12 @@ pub struct Connection {
     pub sync_interval_hours: Option<u8>,
     /// Whether the schedule leaves it alone.
     pub paused: bool,
+    /// Until when Gmail pushes its changes.
+    pub watch_expires_at: Option<Timestamp>,
+    /// When its last push was taken in.
+    pub last_push_at: Option<Timestamp>,
+    /// Quota units that the poller spent on it on a day, and when that day began: midnight Pacific standard time.
+    pub units: Option<(i64, Timestamp)>,
     /// When it was connected.
     pub created_at: Timestamp,
 }
@@ -274,7 +280,7 @@ macro_rules! select_connections {
         concat!(
             "SELECT c.connection_id, c.organisation_id, c.account, c.email, c.token_version, c.sync_interval_hours,
                     c.paused, c.created_at, s.state, s.token_version AS state_token_version, s.last_history_id,
-                    s.last_synced_at, s.code
+                    s.last_synced_at, s.code, s.watch_expires_at, s.last_push_at, s.units_today, s.units_day
              FROM connections c
              LEFT JOIN connection_states s USING (organisation_id, connection_id)
              WHERE c.organisation_id = $1 AND c.revoked_at IS NULL ",
@@ -305,6 +311,9 @@ fn read(row: &Reader<'_>) -> Result<Connection, Error> {
         code: if state == ConnectionState::Active { None } else { row.get("code")? },
         sync_interval_hours: hours(row)?,
         paused: row.get("paused")?,
+        watch_expires_at: row.at_opt("watch_expires_at")?,
+        last_push_at: row.at_opt("last_push_at")?,
+        units: row.get::<Option<i64>>("units_today")?.zip(row.at_opt("units_day")?),
         created_at: row.at("created_at")?,
     })
 }

@@ -3,6 +3,8 @@
 //! The state that comes back is known by its hash alone, and the verifier lies sealed: who reads the table can neither
 //! answer for a browser nor exchange a code.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use domain::{OrganisationId, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
@@ -97,6 +99,39 @@ pub async fn take(store: &Store, state: &str, now: Timestamp) -> Result<Option<P
 pub async fn sweep(store: &Store, now: Timestamp) -> Result<u64, Error> {
     let session = store.session("drop consents whose time is past").await?;
     session.execute("DELETE FROM consents WHERE expires_at <= $1", &[&At(now)]).await
+}
+
+/// Seals the answer to a request that named itself, which is to be given again: the state is in it.
+///
+/// # Errors
+/// [`Error::Settings`] without a token key.
+pub fn seal_answer(store: &Store, organisation_id: OrganisationId, answer: &SecretString) -> Result<String, Error> {
+    let Sealed { key_id, nonce, ciphertext } = store.token_keys()?.seal(answer, &answer_of(organisation_id));
+    Ok(format!("{key_id}:{}:{}", STANDARD.encode(nonce), STANDARD.encode(ciphertext)))
+}
+
+/// Opens what [`seal_answer`] sealed for the same organisation.
+///
+/// # Errors
+/// [`Error::TokenKey`] when the settings' keys do not open it, [`Error::Unreadable`] when it is none,
+/// [`Error::Settings`] without a token key.
+pub fn open_answer(store: &Store, organisation_id: OrganisationId, sealed: &str) -> Result<SecretString, Error> {
+    const WHAT: &str = "open a sealed answer";
+    let mut parts = sealed.splitn(3, ':').map(str::to_owned);
+    let mut part = || parts.next().unwrap_or_default();
+    let (key_id, nonce, ciphertext) = (part(), part(), part());
+    let bytes = |text: String| {
+        let unreadable =
+            |error: base64::DecodeError| Error::Unreadable { what: WHAT, column: "answer", detail: error.to_string() };
+        STANDARD.decode(text).map_err(unreadable)
+    };
+    let sealed = Sealed { key_id, nonce: bytes(nonce)?, ciphertext: bytes(ciphertext)? };
+    let opened = store.token_keys()?.open(&sealed, &answer_of(organisation_id));
+    opened.map_err(|reason| Error::TokenKey { what: WHAT, reason })
+}
+
+fn answer_of(organisation_id: OrganisationId) -> Vec<u8> {
+    [b"mailtide consent answer v1" as &[u8], organisation_id.as_bytes()].concat()
 }
 
 fn hash(state: &str) -> [u8; 32] {

@@ -109,6 +109,11 @@ impl Store {
         &self.target.schema
     }
 
+    /// Whether the settings have keys for tokens, without which nothing secret can be stored or read.
+    pub const fn has_token_keys(&self) -> bool {
+        self.token_keys.is_some()
+    }
+
     fn token_keys(&self) -> Result<&TokenKeys, Error> {
         self.token_keys.as_deref().ok_or_else(|| Error::Settings {
             detail: "store.token_key is not set, so refresh tokens can be neither stored nor read; set it to \

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use domain::{ConnectionId, OrganisationId};
 use secrecy::SecretString;
 use serde::Serialize;
@@ -62,7 +62,7 @@ impl Shown {
 
 const HEADER: [&str; 5] = ["organisation", "connection", "address", "status", "last synced"];
 
-/// Adds or lists.
+/// Adds, deletes or lists.
 pub(crate) async fn run(what: Connections, settings: &Settings) -> anyhow::Result<()> {
     let store = service::open(settings).await?;
     match what {
@@ -76,6 +76,18 @@ pub(crate) async fn run(what: Connections, settings: &Settings) -> anyhow::Resul
             };
             let added = Shown::from(added);
             output::print(output, &added, HEADER, [added.row()])
+        }
+        Connections::Delete { connection, output } => {
+            for organisation in keys::chosen(&store, None).await? {
+                if connections::find(&store, organisation, connection).await?.is_some() {
+                    // From now on it does not exist. Ingress tells the poller and Google, and wipes the token.
+                    connections::delete(&store, organisation, connection, now()).await?;
+                    let deleted = serde_json::json!({"connectionId": connection, "deleted": true});
+                    let row = [[connection.to_string(), "deleted".to_owned()]];
+                    return output::print(output, &deleted, ["connection", "state"], row);
+                }
+            }
+            bail!("there is no connection {connection}; `mailtide connections list` shows all")
         }
         Connections::List { organisation, output } => {
             let mut shown = Vec::new();

@@ -3,6 +3,7 @@
 pub(crate) mod connections;
 pub(crate) mod health;
 pub(crate) mod keys;
+pub(crate) mod organisations;
 pub(crate) mod sync;
 pub(crate) mod tail;
 pub(crate) mod topics;

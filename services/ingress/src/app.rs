@@ -24,11 +24,12 @@ use crate::upkeep::Uses;
 /// What every call needs.
 pub(crate) struct App {
     api_key_header: HeaderName,
-    job_deadline: domain::Duration,
+    pub(crate) job_deadline: domain::Duration,
+    pub(crate) backfill_deadline: domain::Duration,
     commands: Arc<str>,
     producer: Producer,
     pub(crate) store: Store,
-    rows: Rows,
+    pub(crate) rows: Rows,
     /// By the hash of the key's text: the text itself stays in no memory of ours.
     keys: Known<[u8; 32], Arc<Caller>>,
     buckets: Buckets,
@@ -66,10 +67,11 @@ pub(crate) struct Wanted {
 impl App {
     /// Puts the parts together; starts the task that inserts rows.
     pub(crate) fn new(settings: &Settings, producer: Producer, commands: Arc<str>, store: Store) -> Self {
-        let job_deadline = i64::try_from(settings.job_deadline.as_millis()).unwrap_or(i64::MAX);
+        let millis = |span: std::time::Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
         Self {
             api_key_header: settings.api_key_header.clone(),
-            job_deadline: domain::Duration::from_millis(job_deadline),
+            job_deadline: domain::Duration::from_millis(millis(settings.job_deadline)),
+            backfill_deadline: domain::Duration::from_millis(millis(settings.backfill_deadline)),
             commands,
             producer,
             rows: Rows::start(store.clone(), settings.max_in_flight),
@@ -169,19 +171,24 @@ impl App {
             window: wanted.window,
             token_version,
             requested_at,
-            deadline: requested_at + self.job_deadline,
+            deadline: requested_at + if wanted.window.is_some() { self.backfill_deadline } else { self.job_deadline },
         };
-        self.produce(&command, trace(headers)).await?;
+        self.produce(&command, connection_id, requested_at, trace(headers)).await?;
         self.rows.insert(command).await.map_err(|_| Code::DatabaseUnavailable)?;
         Ok(job_id)
     }
 
-    /// Writes the command; ends when all in-sync replicas have it.
-    pub(crate) async fn produce(&self, command: &PollGmailConnection, trace: TraceParent) -> Result<(), Problem> {
+    /// Writes a command to a connection; ends when all in-sync replicas have it.
+    pub(crate) async fn produce<T: events::Event>(
+        &self,
+        command: &T,
+        connection: ConnectionId,
+        at: Timestamp,
+        trace: TraceParent,
+    ) -> Result<(), Problem> {
         let frame = events::encode(command);
-        let headers = Envelope::new("urn:mailtide:ingress", command.requested_at, trace).headers(command, &frame);
-        let key = command.connection_id.to_string();
-        let record = OutRecord::new(&self.commands, key, frame, headers.into());
+        let headers = Envelope::new("urn:mailtide:ingress", at, trace).headers(command, &frame);
+        let record = OutRecord::new(&self.commands, connection.to_string(), frame, headers.into());
         // It waits at most for `kafka.delivery_timeout`.
         self.producer.send(&record).await.map(drop).map_err(|error| {
             tracing::warn!(%error, "Cannot write a command");
@@ -200,6 +207,11 @@ impl App {
             Ok(found.map(|found| found.token_version))
         };
         self.connections.get((organisation, connection), ask).await.map_err(|error| database_problem(&error))
+    }
+
+    /// Drops what is remembered of a connection, which has changed.
+    pub(crate) async fn connection_changed(&self, organisation: OrganisationId, connection: ConnectionId) {
+        self.connections.forget(&(organisation, connection)).await;
     }
 
     /// Whether the organisation has this connection, and it lives.

@@ -89,7 +89,6 @@ impl App {
 
     /// Keeps the answer to a claimed request, where the id of what it made does not tell it; gives the answer that
     /// whoever sends the request gets, which is the first that was kept.
-    #[allow(dead_code, reason = "for the calls whose answer is more than an id")]
     pub(crate) async fn keep_answer(
         &self,
         organisation: OrganisationId,

@@ -42,6 +42,11 @@ where
             None => self.cache.try_get_with(key, ask).await,
         }
     }
+
+    /// Drops what is remembered of `key`, here; elsewhere it goes by its time.
+    pub(crate) async fn forget(&self, key: &K) {
+        self.cache.invalidate(key).await;
+    }
 }
 
 /// Counted from when the answer came, and never renewed by use: a key revoked must stop however busy it is.

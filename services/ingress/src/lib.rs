@@ -1,11 +1,12 @@
 //! The REST surface: takes requests for syncs and Gmail's pushes, tells how jobs fare, and describes itself.
 //!
 //! It writes commands to `gmail.connection.poll` and rows of jobs just accepted to Postgres, and reads API keys,
-//! connections and jobs from there. It never reads mail and never waits for a job.
+//! connections and jobs from there. It talks to Google for consents alone, never reads mail, and never waits for a job.
 
 mod api;
 mod app;
 mod body;
+mod consent;
 mod guard;
 mod idempotency;
 mod known;
@@ -18,6 +19,7 @@ mod server;
 mod settings;
 mod stall;
 mod streams;
+mod unfinished;
 mod upkeep;
 
 use std::net::SocketAddr;
@@ -36,6 +38,7 @@ pub use push::Settings as PushSettings;
 pub use settings::Settings;
 
 use crate::app::App;
+use crate::consent::Google;
 use crate::guard::Guarded;
 use crate::push::Pushes;
 use crate::server::Limits;
@@ -51,6 +54,8 @@ pub struct Ingress {
     guarded: Guarded,
     limits: Limits,
     store: Store,
+    app: Arc<App>,
+    google: Arc<Google>,
     uses: Arc<Uses>,
     streams: Arc<Streams>,
     ready: Check,
@@ -77,10 +82,11 @@ impl Ingress {
         let app = Arc::new(App::new(settings, producer, commands, store.clone()));
         let (uses, streams) = (app.uses(), Arc::clone(&app.streams));
         let pushes = Pushes::new(settings, &app)?;
-        let router = api::router(app, &settings.api_key_header, pushes);
         let listener = TcpListener::bind(settings.listen)
             .await
             .with_context(|| format!("binding the API to {}; choose another by ingress.listen", settings.listen))?;
+        let google = Arc::new(Google::new(settings, listener.local_addr()?)?);
+        let router = api::router(Arc::clone(&app), Arc::clone(&google), &settings.api_key_header, pushes);
         Ok(Self {
             listener,
             guarded: Guarded::new(router, settings.max_in_flight, settings.request_timeout),
@@ -90,6 +96,8 @@ impl Ingress {
                 drain: settings.drain_timeout,
             },
             store,
+            app,
+            google,
             uses,
             streams,
             ready,
@@ -112,12 +120,14 @@ impl Ingress {
         tracing::info!(address = %self.address()?, "API open");
         let watch = tokio::spawn(watch_readiness(self.ready, self.store.clone(), shutdown.clone()));
         let upkeep = tokio::spawn(upkeep::run(self.store.clone(), self.uses, shutdown.clone()));
+        let unfinished = tokio::spawn(unfinished::run(self.app, self.google, shutdown.clone()));
         let streams = tokio::spawn({
             let shutdown = shutdown.clone();
             async move { self.streams.run(&self.store, &shutdown).await }
         });
         server::serve(self.listener, self.guarded, self.limits, shutdown).await;
         watch.abort();
+        unfinished.abort();
         upkeep.await.context("the upkeep panicked")?;
         streams.await.context("the task that follows jobs panicked")?;
         Ok(())

@@ -15,6 +15,11 @@ pub(crate) const ROUTES: &[&str] = &[
     "/gmail-connections/{id}/jobs",
     "/jobs",
     "/openapi.json",
+    "/gmail-connections",
+    "/gmail-connections/oauth-callback",
+    "/gmail-connections/{id}",
+    "/gmail-connections/{id}/backfill",
+    "/jobs/{jobId}/cancel",
 ];
 
 /// What matches none.
@@ -89,6 +94,8 @@ mod tests {
             ("/gmail-connections//sync", "/gmail-connections/{id}/sync"),
             ("/gmail-connections/a/b/sync", UNMATCHED),
             ("/gmail-connections/a/nothing", UNMATCHED),
+            ("/gmail-connections/oauth-callback", "/gmail-connections/oauth-callback"),
+            ("/gmail-connections/0a9f", "/gmail-connections/{id}"),
             ("/jobs/0a9f", "/jobs/{jobId}"),
             ("/jobs/a/b", UNMATCHED),
             ("/openapi.json", "/openapi.json"),

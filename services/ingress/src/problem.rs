@@ -84,6 +84,18 @@ codes! {
     TooManyStreams = TOO_MANY_REQUESTS after 5, "Job.TooManyStreams",
         "The API key follows as many jobs at once as it may.",
         "Close a stream, or ask for the jobs one by one.";
+    ConsentNotConfigured = SERVICE_UNAVAILABLE after 60, "Gmail.ConsentNotConfigured",
+        "This installation has no OAuth client or no key for tokens, so no mailbox can be connected.",
+        "The operator sets gmail.client_id, gmail.client_secret and store.token_key.";
+    ConsentStateInvalid = BAD_REQUEST, "Gmail.ConsentStateInvalid",
+        "The consent is unknown, was used before, or took longer than ten minutes.",
+        "Ask for a new consent page with POST /gmail-connections.";
+    RedirectHostNotAllowed = BAD_REQUEST, "Gmail.RedirectHostNotAllowed",
+        "The host of `returnUrl` is not on your organisation's list.",
+        "Use a host that is, or let the operator add this one with mailtide organisations allow.";
+    JobAlreadyFinished = CONFLICT, "Job.AlreadyFinished",
+        "The job has ended.",
+        "Read it to see how; nothing is left to cancel.";
     JobNotFound = NOT_FOUND, "Job.NotFound",
         "The job does not exist.",
         "Check its id, and that the API key is of the organisation that asked for it.";

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::http::HeaderName;
 use runtime::settings::Source;
+use url::Url;
 
 use crate::push;
 
@@ -15,8 +16,12 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// The header that carries the API key.
     pub api_key_header: HeaderName,
+    /// How the API is reached from outside; where it listens when none. Google sends browsers back here.
+    pub public_url: Option<Url>,
     /// How long a job may take before it fails, counted from the request.
     pub job_deadline: Duration,
+    /// How long a backfill may take before it fails, counted from the request.
+    pub backfill_deadline: Duration,
     /// How long a request may take in all before it is answered 503.
     pub request_timeout: Duration,
     /// How long a client may take to send the head of a request; an idle connection is closed after it.
@@ -45,6 +50,10 @@ pub struct Settings {
     pub drain_timeout: Duration,
     /// `POST /push/gmail`.
     pub push: push::Settings,
+    /// How often the scheduler syncs a connection that says nothing of it, to tell when it is due.
+    pub sync_interval: Duration,
+    /// Google, for consents.
+    pub gmail: gmail::Settings,
 }
 
 impl Settings {
@@ -61,10 +70,19 @@ impl Settings {
                 HeaderName::from_static("x-dolfin-api-key"),
                 "The header that carries the API key",
             ),
+            public_url: source.read_opt(
+                "ingress.public_url",
+                "How the API is reached from outside, for Google to send browsers back to; else where it listens",
+            ),
             job_deadline: source.duration(
                 "ingress.job_deadline",
                 Duration::from_secs(3600),
                 "How long a job may take, from the request on, before it fails",
+            ),
+            backfill_deadline: source.duration(
+                "ingress.backfill_deadline",
+                Duration::from_secs(24 * 3600),
+                "How long a backfill may take, from the request on, before it fails",
             ),
             request_timeout: source.duration(
                 "ingress.request_timeout",
@@ -128,6 +146,13 @@ impl Settings {
                 "How long requests under way may go on after shutdown was asked for",
             ),
             push: push::Settings::read(source),
+            // The scheduler's own: what it says there counts here.
+            sync_interval: source.duration(
+                "scheduler.interval",
+                Duration::from_secs(12 * 3600),
+                "How often each connection is synced without being asked; the same for all schedulers",
+            ),
+            gmail: gmail::Settings::read(source),
         };
         settings.check(source);
         settings
@@ -151,8 +176,17 @@ impl Settings {
                 source.error(key, "must be at least 10ms");
             }
         }
-        if self.job_deadline < Duration::from_secs(1) {
-            source.error("ingress.job_deadline", "must be at least 1s");
+        for (key, value) in
+            [("ingress.job_deadline", self.job_deadline), ("ingress.backfill_deadline", self.backfill_deadline)]
+        {
+            if value < Duration::from_secs(1) {
+                source.error(key, "must be at least 1s");
+            }
+        }
+        if let Some(url) = &self.public_url
+            && !(matches!(url.scheme(), "http" | "https") && url.query().is_none() && url.fragment().is_none())
+        {
+            source.error("ingress.public_url", "must be an http or https URL without a query");
         }
         for (key, value) in [("ingress.rate_limit", self.rate_limit), ("ingress.rate_burst", self.rate_burst)] {
             if !(1..=100_000_000).contains(&value) {

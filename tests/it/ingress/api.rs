@@ -94,7 +94,8 @@ impl Api {
     }
 }
 
-async fn instance(settings: &BTreeMap<String, String>) -> (Store, String, Shutdown) {
+/// One instance: its store, its address, and how to stop it.
+pub(super) async fn instance(settings: &BTreeMap<String, String>) -> (Store, String, Shutdown) {
     let mut source = Source::from_parts(None, settings.clone());
     let kafka = kafka::Settings::read(&mut source);
     let store = Store::connect(&store::Settings::read(&mut source)).unwrap();

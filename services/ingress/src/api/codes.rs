@@ -14,9 +14,19 @@ const OF_JOBS: &[(&str, &str, &str)] = &[
         "Enable it in the Google Cloud console, then sync again.",
     ),
     (
+        "Gmail.BrokenAnswer",
+        "Gmail answered a watch with what cannot be read, so that changes are not told of at once.",
+        "Nothing is missed: the schedule goes on, and the watch is asked for again.",
+    ),
+    (
         "Gmail.ConnectionNotFound",
         "The connection was deleted before the job ran.",
         "Connect the mailbox anew if its mail is wanted.",
+    ),
+    (
+        "Gmail.DeadLettered",
+        "The job succeeded but for records that no attempt could read, which were put in the dead letters.",
+        "Nothing for the caller: their time is listed again by an audit.",
     ),
     (
         "Gmail.DomainPolicy",
@@ -50,6 +60,7 @@ const OF_JOBS: &[(&str, &str, &str)] = &[
         "The mailbox's owner has revoked the consent, or it has expired.",
         "Connect the mailbox again with POST /gmail-connections; nothing is lost meanwhile.",
     ),
+    ("Gmail.NotFound", "Gmail has no such thing.", "Sync again; if it comes back, tell the operator, with the job's id."),
     ("Gmail.Refused", "Gmail refused the call for good.", "See the job's detail for Gmail's own words."),
     (
         "Gmail.ServiceAccountRefused",
@@ -65,6 +76,11 @@ const OF_JOBS: &[(&str, &str, &str)] = &[
         "Gmail.WatchTaken",
         "Another topic of the same Google project is told of this mailbox's changes already.",
         "Nothing is missed: the schedule goes on; the operator uses one topic for each Google project.",
+    ),
+    (
+        "Job.Coalesced",
+        "The push's changes are found by the job that the detail names.",
+        "Nothing: that job announces them.",
     ),
     (
         "Job.DeadlineExceeded",

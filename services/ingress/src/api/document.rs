@@ -55,7 +55,13 @@ impl ToSchema for SyncStartedResponse {}
         description = "Starts syncs of Gmail mailboxes and tells how they fare. Authenticate with the API key of your organisation.",
         version = "v1",
     ),
-    paths(super::sync::sync, super::list::of_connection, super::list::all, super::jobs::job, super::stream::events, openapi),
+    paths(
+        super::consent::connect, super::consent::callback,
+        super::connections::list, super::connections::read, super::connections::change, super::connections::delete,
+        super::sync::sync, super::backfill::backfill, super::list::of_connection,
+        super::list::all, super::jobs::job, super::cancel::cancel, super::stream::events,
+        openapi,
+    ),
     tags((name = "Gmail", description = "Connected mailboxes"), (name = "Jobs", description = "What was asked for, and how far it is")),
 )]
 struct Document;

@@ -193,7 +193,7 @@ impl From<Progress> for JobProgress {
 }
 
 /// RFC 3339 in UTC. What lies outside the years that it can write is shown as the nearest that it can.
-fn instant(at: Timestamp) -> jiff::Timestamp {
+pub(super) fn instant(at: Timestamp) -> jiff::Timestamp {
     jiff::Timestamp::from_millisecond(at.as_millis()).unwrap_or(if at.as_millis() < 0 {
         jiff::Timestamp::MIN
     } else {

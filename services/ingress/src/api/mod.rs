@@ -1,6 +1,10 @@
 //! The calls of the REST surface, and what becomes of requests that match none.
 
+mod backfill;
+mod cancel;
 mod codes;
+mod connections;
+mod consent;
 mod document;
 mod jobs;
 mod list;
@@ -8,6 +12,7 @@ mod page;
 mod push;
 mod stream;
 mod sync;
+mod time;
 
 use std::sync::Arc;
 
@@ -19,6 +24,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::app::App;
+use crate::consent::Google;
 use crate::problem::Code;
 use crate::push::Pushes;
 
@@ -26,12 +32,19 @@ use crate::push::Pushes;
 #[derive(Clone)]
 struct Api {
     app: Arc<App>,
+    google: Arc<Google>,
     document: Arc<Value>,
 }
 
 impl FromRef<Api> for Arc<App> {
     fn from_ref(api: &Api) -> Self {
         Self::clone(&api.app)
+    }
+}
+
+impl FromRef<Api> for Arc<Google> {
+    fn from_ref(api: &Api) -> Self {
+        Self::clone(&api.google)
     }
 }
 
@@ -42,19 +55,24 @@ impl FromRef<Api> for Arc<Value> {
 }
 
 /// All calls, and the path of pushes where they are taken.
-pub(crate) fn router(app: Arc<App>, header: &HeaderName, pushes: Option<Arc<Pushes>>) -> Router {
+pub(crate) fn router(app: Arc<App>, google: Arc<Google>, header: &HeaderName, pushes: Option<Arc<Pushes>>) -> Router {
     let document = serde_json::to_value(document::document(header)).expect("the document is plain JSON");
     let pushes = pushes.map(|pushes| Router::new().route("/push/gmail", post(push::push)).with_state(pushes));
     Router::new()
         .route("/gmail-connections/{id}/sync", post(sync::sync))
+        .route("/gmail-connections", get(connections::list).post(consent::connect))
+        .route("/gmail-connections/oauth-callback", get(consent::callback))
+        .route("/gmail-connections/{id}", get(connections::read).patch(connections::change).delete(connections::delete))
+        .route("/gmail-connections/{id}/backfill", post(backfill::backfill))
         .route("/gmail-connections/{id}/jobs", get(list::of_connection))
         .route("/jobs", get(list::all))
         .route("/jobs/{jobId}", get(jobs::job))
+        .route("/jobs/{jobId}/cancel", post(cancel::cancel))
         .route("/jobs/{jobId}/events", get(stream::events))
         .route("/openapi.json", get(document::openapi))
         .fallback(|| async { Code::PathNotFound })
         .method_not_allowed_fallback(|| async { Code::MethodNotAllowed })
-        .with_state(Api { app, document: Arc::new(document) })
+        .with_state(Api { app, google, document: Arc::new(document) })
         .merge(pushes.unwrap_or_default())
 }
 

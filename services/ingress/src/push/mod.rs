@@ -113,7 +113,8 @@ impl Pushes {
     async fn tell(&self, due: Due, trace: TraceParent) -> Result<(), Problem> {
         let turn = self.turns.of(due.connection_id);
         let write = async || {
-            self.app.produce(&self.command(due, now()), trace).await?;
+            let command = self.command(due, now());
+            self.app.produce(&command, command.connection_id, command.requested_at, trace).await?;
             metrics::push_command();
             Ok(())
         };

@@ -1,0 +1,248 @@
+//! `/gmail-connections` and `/gmail-connections/{id}`: what is connected, how it fares, and its end.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
+use domain::schedule::Schedule;
+use domain::{ConnectionId, ConnectionState, Duration, Timestamp};
+use serde::{Deserialize, Deserializer, Serialize};
+use store::connections::{self, Change, Connection};
+use store::keys::Scope;
+use utoipa::ToSchema;
+use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
+
+use super::document::ProblemDetails;
+use super::jobs::instant;
+use super::uuid_of;
+use crate::app::{App, database_problem, now};
+use crate::body;
+use crate::consent::Google;
+use crate::problem::{Code, Problem};
+
+/// More are not listed, in one organisation.
+const MOST: u32 = 1_000;
+
+/// One connected mailbox. What is not known yet is null.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct GmailConnectionResponse {
+    /// The connection.
+    #[schema(value_type = Uuid)]
+    connection_id: ConnectionId,
+    /// The mailbox's address.
+    email_address: String,
+    /// Whether it can be synced.
+    #[schema(schema_with = states)]
+    status: &'static str,
+    /// Why it cannot be synced: a dotted code.
+    #[schema(required)]
+    code: Option<String>,
+    /// The history id up to which all is announced.
+    #[schema(required)]
+    last_history_id: Option<String>,
+    /// When the latest sync that came to its end began.
+    #[schema(value_type = Option<String>, format = DateTime, required)]
+    last_synced_at: Option<jiff::Timestamp>,
+    /// When the schedule syncs it next; null while it does not.
+    #[schema(value_type = Option<String>, format = DateTime, required)]
+    next_scheduled_at: Option<jiff::Timestamp>,
+    /// How often the schedule syncs it, in hours; null: as often as the installation does.
+    #[schema(required, minimum = 1, maximum = 24)]
+    sync_interval_hours: Option<u8>,
+    /// Whether the schedule leaves it alone. It is synced when asked for all the same.
+    paused: bool,
+    /// Gmail quota units spent on it today, by Pacific standard time.
+    #[schema(required)]
+    quota_units_today: Option<i64>,
+    /// Until when Gmail tells of changes by itself.
+    #[schema(value_type = Option<String>, format = DateTime, required)]
+    watch_expires_at: Option<jiff::Timestamp>,
+    /// When Gmail last did.
+    #[schema(value_type = Option<String>, format = DateTime, required)]
+    last_push_at: Option<jiff::Timestamp>,
+    /// When it was connected.
+    #[schema(value_type = String, format = DateTime)]
+    created_at: jiff::Timestamp,
+}
+
+/// What can be set of a connection. What is left out stays as it is.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct ChangeGmailConnectionRequest {
+    /// How often the schedule syncs it, in hours; null: as often as the installation does.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<u8>, minimum = 1, maximum = 24)]
+    sync_interval_hours: Option<Option<u8>>,
+    /// Whether the schedule leaves it alone.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = bool)]
+    paused: Option<bool>,
+}
+
+/// Tells a member that is null from one that was left out.
+fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+fn states() -> Object {
+    use ConnectionState::{Active, NeedsReauth, Quarantined};
+    let names = [Active, NeedsReauth, Quarantined].map(ConnectionState::as_str);
+    let description =
+        "`active`: syncs run. `needs_reauth`: its owner has to consent again. `quarantined`: an operator has to look.";
+    ObjectBuilder::new().schema_type(Type::String).description(Some(description)).enum_values(Some(names)).build()
+}
+
+/// Lists the organisation's connections.
+#[utoipa::path(
+    get,
+    path = "/gmail-connections",
+    operation_id = "listGmailConnections",
+    tag = "Gmail",
+    summary = "List Gmail connections",
+    description = "The organisation's connected mailboxes, newest first, without those that were deleted; at most the newest 1,000.",
+    security(("ApiKey" = [])),
+    responses(
+        (status = 200, description = "The connections", body = Vec<GmailConnectionResponse>, content_type = "application/json"),
+    ),
+)]
+pub(super) async fn list(
+    State(app): State<Arc<App>>,
+    State(google): State<Arc<Google>>,
+    headers: HeaderMap,
+) -> Result<Json<Vec<GmailConnectionResponse>>, Problem> {
+    let organisation = app.authenticate(&headers, Scope::Read).await?;
+    let found = connections::list(&app.store, organisation, None, MOST).await;
+    let found = found.map_err(|error| database_problem(&error))?;
+    let at = now();
+    Ok(Json(found.into_iter().map(|found| GmailConnectionResponse::new(found, &google, at)).collect()))
+}
+
+/// Tells how a connection fares.
+#[utoipa::path(
+    get,
+    path = "/gmail-connections/{id}",
+    operation_id = "getGmailConnection",
+    tag = "Gmail",
+    summary = "Read a Gmail connection",
+    description = "Whether the mailbox can be synced, when it was, and when it will be.",
+    params(("id" = Uuid, Path)),
+    security(("ApiKey" = [])),
+    responses(
+        (status = 200, description = "The connection", body = GmailConnectionResponse, content_type = "application/json"),
+        (status = 404, description = "Gmail.ConnectionNotFound — connection does not exist", body = ProblemDetails, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn read(
+    State(app): State<Arc<App>>,
+    State(google): State<Arc<Google>>,
+    id: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<Json<GmailConnectionResponse>, Problem> {
+    let organisation = app.authenticate(&headers, Scope::Read).await?;
+    let found = connections::find(&app.store, organisation, connection_id(id)?).await;
+    let found = found.map_err(|error| database_problem(&error))?.ok_or(Code::ConnectionNotFound)?;
+    Ok(Json(GmailConnectionResponse::new(found, &google, now())))
+}
+
+/// Changes a connection's schedule.
+#[utoipa::path(
+    patch,
+    path = "/gmail-connections/{id}",
+    operation_id = "changeGmailConnection",
+    tag = "Gmail",
+    summary = "Change a Gmail connection",
+    description = "Sets how often the schedule syncs the mailbox, or pauses that. What is left out stays as it is. The schedule follows within five minutes.",
+    params(("id" = Uuid, Path)),
+    request_body(content = ChangeGmailConnectionRequest, content_type = "application/json"),
+    security(("ApiKey" = [])),
+    responses(
+        (status = 200, description = "The connection as it is now", body = GmailConnectionResponse, content_type = "application/json"),
+        (status = 400, description = "Request.BodyInvalid — the detail names the member", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 404, description = "Gmail.ConnectionNotFound — connection does not exist", body = ProblemDetails, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn change(
+    State(app): State<Arc<App>>,
+    State(google): State<Arc<Google>>,
+    id: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Result<Json<GmailConnectionResponse>, Problem> {
+    let (Parts { headers, .. }, body) = request.into_parts();
+    let organisation = app.authenticate(&headers, Scope::Write).await?;
+    let asked: ChangeGmailConnectionRequest = body::parse(&body::read(&headers, body).await?)?;
+    if asked.sync_interval_hours.flatten().is_some_and(|hours| !(1..=24).contains(&hours)) {
+        return Err(body::invalid("`syncIntervalHours`: expected null or 1 to 24"));
+    }
+    let change = Change { sync_interval_hours: asked.sync_interval_hours, paused: asked.paused };
+    let changed = connections::change(&app.store, organisation, connection_id(id)?, change).await;
+    let changed = changed.map_err(|error| database_problem(&error))?.ok_or(Code::ConnectionNotFound)?;
+    Ok(Json(GmailConnectionResponse::new(changed, &google, now())))
+}
+
+/// Ends a connection.
+#[utoipa::path(
+    delete,
+    path = "/gmail-connections/{id}",
+    operation_id = "deleteGmailConnection",
+    tag = "Gmail",
+    summary = "Delete a Gmail connection",
+    description = "Cancels the mailbox's jobs, forgets all that is known of it and its token, and revokes the consent at Google if no other connection uses that account. Repeatable: a connection that was deleted before is answered the same. Connecting the address again makes a new connection.",
+    params(("id" = Uuid, Path)),
+    security(("ApiKey" = [])),
+    responses(
+        (status = 204, description = "Deleted"),
+        (status = 404, description = "Gmail.ConnectionNotFound — connection does not exist", body = ProblemDetails, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn delete(
+    State(app): State<Arc<App>>,
+    State(google): State<Arc<Google>>,
+    id: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<StatusCode, Problem> {
+    let organisation = app.authenticate(&headers, Scope::Write).await?;
+    let id = connection_id(id)?;
+    let leaving = connections::delete(&app.store, organisation, id, now()).await;
+    let leaving = leaving.map_err(|error| database_problem(&error))?.ok_or(Code::ConnectionNotFound)?;
+    app.connection_changed(organisation, id).await;
+    app.finish_deletion(&google, &leaving).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Whether `now` is on the quota day that began at `day`.
+fn is_today(day: Timestamp, now: Timestamp) -> bool {
+    day <= now && now.since(day) < Duration::from_hours(24)
+}
+
+/// A malformed id is answered like any id that names nothing of the caller's.
+fn connection_id(id: Result<Path<String>, PathRejection>) -> Result<ConnectionId, Code> {
+    let id = id.ok().and_then(|Path(text)| uuid_of(&text));
+    id.map(ConnectionId::from_uuid).ok_or(Code::ConnectionNotFound)
+}
+
+impl GmailConnectionResponse {
+    fn new(connection: Connection, google: &Google, now: Timestamp) -> Self {
+        let own = connection.sync_interval_hours.map(|hours| Duration::from_hours(hours.into()));
+        let schedule = Schedule::every(own.unwrap_or(google.sync_interval)).unwrap_or_default();
+        let is_scheduled = connection.state == ConnectionState::Active && !connection.paused;
+        Self {
+            connection_id: connection.connection_id,
+            email_address: connection.email,
+            status: connection.state.as_str(),
+            code: connection.code,
+            last_history_id: connection.last_history_id.map(|id| id.to_string()),
+            last_synced_at: connection.last_synced_at.map(instant),
+            next_scheduled_at: is_scheduled.then(|| instant(schedule.next(connection.connection_id, now))),
+            sync_interval_hours: connection.sync_interval_hours,
+            paused: connection.paused,
+            quota_units_today: connection.units.map(|(units, day)| if is_today(day, now) { units } else { 0 }),
+            watch_expires_at: connection.watch_expires_at.map(instant),
+            last_push_at: connection.last_push_at.map(instant),
+            created_at: instant(connection.created_at),
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Organisations are islands: whatever is asked of another's is answered, byte for byte, as what does not exist.
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::api::{Api, sync_path, tenant};
+use crate::support::committed;
+
+/// Every call that names something, with `ID` in its place, and whether it names a job.
+const CALLS: [(&str, &str, bool); 10] = [
+    ("POST", "/gmail-connections/ID/sync", false),
+    ("POST", "/gmail-connections/ID/backfill", false),
+    ("GET", "/gmail-connections/ID", false),
+    ("PATCH", "/gmail-connections/ID", false),
+    ("DELETE", "/gmail-connections/ID", false),
+    ("GET", "/gmail-connections/ID/jobs", false),
+    ("GET", "/jobs/ID", true),
+    ("POST", "/jobs/ID/cancel", true),
+    ("GET", "/jobs/ID/events", true),
+    ("POST", "/jobs/ID/nothing", true),
+];
+
+/// Header lines that differ from answer to answer by their nature.
+const OF_THE_MOMENT: [&str; 1] = ["date"];
+
+async fn heard(api: &Api, key: &str, method: &str, path: &str, id: &str) -> (StatusCode, Vec<String>, String) {
+    let method = Method::from_bytes(method.as_bytes()).unwrap();
+    let mut request = api.request_as(key, method.clone(), &path.replace("ID", id));
+    if method != Method::GET && method != Method::DELETE {
+        request = request.json(&json!({}));
+    }
+    let answer = request.send().await.unwrap();
+    let status = answer.status();
+    let headers = answer.headers().iter().filter(|(name, _)| !OF_THE_MOMENT.contains(&name.as_str()));
+    let headers = headers.map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+    (status, headers, answer.text().await.unwrap().replace(id, "ID"))
+}
+
+#[tokio::test]
+async fn i6_every_call_answers_for_anothers_as_for_what_does_not_exist() {
+    let api = Api::start("islands").await;
+    let job = api.sync().await.rsplit('/').next().unwrap().to_owned();
+    let connection = api.tenant.connection.to_string();
+    let stranger = tenant(&api.store).await;
+    for (method, path, is_job) in CALLS {
+        let own = if is_job { &job } else { &connection };
+        let foreign = heard(&api, &stranger.key, method, path, own).await;
+        let nobodys = heard(&api, &stranger.key, method, path, &Uuid::new_v4().to_string()).await;
+        assert_eq!(foreign.0, StatusCode::NOT_FOUND, "{method} {path}: {}", foreign.2);
+        assert_eq!(foreign, nobodys, "{method} {path}");
+    }
+    // Its own lists are its own.
+    for path in ["/gmail-connections", "/jobs"] {
+        let listed = api.request_as(&stranger.key, Method::GET, path).send().await.unwrap().text().await.unwrap();
+        assert!(!listed.contains(&connection) && !listed.contains(&job), "{listed}");
+    }
+    // Nothing came of all that, and whose it is finds it as it was.
+    assert_eq!(committed(&api.place.topic("gmail.connection.poll")).await.len(), 1, "the sync alone was written");
+    let path = format!("/gmail-connections/{connection}");
+    let one: Value = api.request(Method::GET, &path).send().await.unwrap().json().await.unwrap();
+    assert_eq!((&one["status"], &one["paused"]), (&json!("active"), &json!(false)));
+    let again = api.request(Method::POST, &sync_path(&connection)).send().await.unwrap();
+    assert_eq!(again.status(), StatusCode::ACCEPTED);
+}
