@@ -52,8 +52,8 @@ pub struct Settings {
     pub push: push::Settings,
     /// How often the scheduler syncs a connection that says nothing of it, to tell when it is due.
     pub sync_interval: Duration,
-    /// Google, for consents.
-    pub gmail: gmail::Settings,
+    /// Google, for consents. Boxed, because these settings are moved through futures.
+    pub gmail: Box<gmail::Settings>,
 }
 
 impl Settings {
@@ -152,7 +152,7 @@ impl Settings {
                 Duration::from_secs(12 * 3600),
                 "How often each connection is synced without being asked; the same for all schedulers",
             ),
-            gmail: gmail::Settings::read(source),
+            gmail: Box::new(gmail::Settings::read(source)),
         };
         settings.check(source);
         settings
