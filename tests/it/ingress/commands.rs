@@ -19,9 +19,9 @@ async fn post(house: &House, path: &str, body: &Value) -> (StatusCode, Value) {
 /// The ids of the messages announced with this origin.
 async fn announced(house: &House, origin: &str) -> BTreeSet<String> {
     let records = house.committed("gmail.message.discovered").await;
-    let events = records.iter().map(|record| {
-        events::decode::<domain::GmailMessageDiscovered>(record.value.as_deref().unwrap()).unwrap()
-    });
+    let events = records
+        .iter()
+        .map(|record| events::decode::<domain::GmailMessageDiscovered>(record.value.as_deref().unwrap()).unwrap());
     events.filter(|event| event.origin.as_str() == origin).map(|event| event.message_id.to_string()).collect()
 }
 
@@ -38,9 +38,7 @@ async fn a_backfill_announces_its_window_and_a_cancelled_job_ends() {
     let ingress = house.ingress().await;
     let projector = house.projector();
     projector.ready().await;
-    let at = |days_ago: i64| {
-        jiff::Timestamp::from_millisecond(now().as_millis() - days_ago * day).unwrap().to_string()
-    };
+    let at = |days_ago: i64| jiff::Timestamp::from_millisecond(now().as_millis() - days_ago * day).unwrap().to_string();
     let path = format!("/gmail-connections/{}/backfill", mailbox.id);
 
     // No poller yet: what is asked for waits, and can be cancelled.

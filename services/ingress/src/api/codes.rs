@@ -60,7 +60,11 @@ const OF_JOBS: &[(&str, &str, &str)] = &[
         "The mailbox's owner has revoked the consent, or it has expired.",
         "Connect the mailbox again with POST /gmail-connections; nothing is lost meanwhile.",
     ),
-    ("Gmail.NotFound", "Gmail has no such thing.", "Sync again; if it comes back, tell the operator, with the job's id."),
+    (
+        "Gmail.NotFound",
+        "Gmail has no such thing.",
+        "Sync again; if it comes back, tell the operator, with the job's id.",
+    ),
     ("Gmail.Refused", "Gmail refused the call for good.", "See the job's detail for Gmail's own words."),
     (
         "Gmail.ServiceAccountRefused",
