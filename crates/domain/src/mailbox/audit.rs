@@ -27,10 +27,9 @@ impl Mailbox {
         self.reached.map_or(cx.now, |reached| reached.min(cx.now)) - cx.rules.audit
     }
 
-    /// Whether a message that a listing names was never announced, and not kept back either: what was kept back is
-    /// freed by its own record of history, or by the listing that is owed for a lost one.
+    /// Whether a message that a listing names, and not as spam or trash, was never announced.
     pub(super) fn is_missed(&self, key: u128) -> bool {
-        !self.seen.contains(key) && !self.withheld.contains(key)
+        !self.seen.contains(key) && !(self.withheld.contains(key) && self.rescued.contains(key))
     }
 
     /// Announces what was missed. It is remembered, or the next audit would miss it again.
@@ -45,7 +44,7 @@ impl Mailbox {
         let job = self.finder(number);
         for message in messages {
             let key = message.id.key();
-            let was_missed = self.is_missed(key) && self.seen.insert(key, cx.now);
+            let was_missed = self.announce_once(cx, key);
             let progress = &mut self.windows[index].walk.progress;
             if was_missed {
                 progress.discovered += 1;
@@ -65,11 +64,15 @@ impl Mailbox {
     pub(super) fn judge_missed(&mut self, cx: &Context<'_>, walks_begun: u64, out: &mut Vec<Action>) {
         let mut index = 0;
         while let Some(listing) = self.windows.get_mut(index) {
-            let number = listing.walk.walk;
+            let (number, purpose) = (listing.walk.walk, listing.walk.purpose);
             if let Some(Missed { messages, until, .. }) =
                 listing.missed.take_if(|missed| missed.walks_begun < walks_begun)
             {
-                self.announce_missed(cx, index, messages, out);
+                // What is owed is not missed: history was lost meanwhile, and the listing for it is to come.
+                let is_owed = self.windows.iter().any(|listing| listing.walk.purpose.is_owed_for_history());
+                if purpose != Purpose::Audit || !is_owed {
+                    self.announce_missed(cx, index, messages, out);
+                }
                 self.move_on(cx, index, until, out);
             }
             index += usize::from(self.windows.get(index).is_some_and(|listing| listing.walk.walk == number));

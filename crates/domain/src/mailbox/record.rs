@@ -188,6 +188,14 @@ impl Purpose {
 }
 
 impl Purpose {
+    /// Whether the window is owed because history was lost.
+    pub(super) const fn is_owed_for_history(self) -> bool {
+        match self {
+            Self::CatchUp | Self::Gap | Self::Rescue => true,
+            Self::Backfill | Self::Audit | Self::Unread => false,
+        }
+    }
+
     /// Whether what was announced since the window's begin is remembered until it is listed.
     pub(super) const fn keeps_memory(self) -> bool {
         match self {

@@ -19,8 +19,10 @@ impl Mailbox {
         let Some(every) = cx.rules.watch else { return };
         let watch = self.watch.get_or_insert_default();
         let is_old = watch.renewed_at.is_none_or(|at| at + every <= cx.now);
+        // Once for each silence: it is dear, and what is wrong may well be on our side.
+        let is_doubtful = self.unpushed_since.is_some_and(|since| watch.renewed_at.is_none_or(|at| at < since));
         let is_rested = watch.tried_at.is_none_or(|at| at + cx.rules.watch_retry <= cx.now);
-        if self.watch_call.is_some() || !is_rested || !(is_old || self.is_unheard(cx)) {
+        if self.watch_call.is_some() || !is_rested || !(is_old || is_doubtful && self.is_unheard(cx)) {
             return;
         }
         if let Some(watch) = &mut self.watch {

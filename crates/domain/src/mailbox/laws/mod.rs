@@ -25,7 +25,7 @@ proptest! {
 
 /// A message that becomes visible below a head that was seen already.
 fn late_record(rules: Rules) -> World {
-    let mut world = World::new(rules);
+    let mut world = World::new(Rules { watch: None, ..rules });
     world.sync(false);
     world.drain();
     world.pass(3_600_000);

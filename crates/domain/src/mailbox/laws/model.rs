@@ -15,8 +15,11 @@ use crate::mailbox::*;
 
 const PARTITIONS: i32 = 12;
 
+const SECOND: Duration = Duration::from_secs(2);
+
 /// Small pages, so that a few messages make several.
-pub(super) const RULES: Rules = Rules { page_size: 3, waiting: 5, ..Rules::DEFAULT };
+pub(super) const RULES: Rules =
+    Rules { page_size: 3, waiting: 5, watch: Some(Duration::from_days(1)), ..Rules::DEFAULT };
 
 #[derive(Debug, Clone)]
 pub(super) enum Step {
@@ -32,6 +35,10 @@ pub(super) enum Step {
     Expire,
     Respam,
     Renew,
+    Push,
+    Audit,
+    Poison { pick: usize, listing: bool },
+    Heal,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +90,10 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Expire),
         1 => Just(Step::Respam),
         2 => Just(Step::Renew),
+        2 => Just(Step::Push),
+        1 => Just(Step::Audit),
+        1 => (any::<usize>(), any::<bool>()).prop_map(|(pick, listing)| Step::Poison { pick, listing }),
+        1 => Just(Step::Heal),
     ]
 }
 
@@ -107,6 +118,8 @@ pub(super) struct Message {
     indexed_at: i64,
     kind: Kind,
     rescued: bool,
+    /// Pages of history that name it cannot be read; pages of listings that do.
+    poison: (bool, bool),
 }
 
 impl Message {
@@ -142,7 +155,7 @@ impl Gmail {
             MessageId::from_u64(number << 20)
         };
         let indexed_at = now + index_lag;
-        self.messages.push(Message { id, arrived: now, indexed_at, kind, rescued: false });
+        self.messages.push(Message { id, arrived: now, indexed_at, kind, rescued: false, poison: (false, false) });
         self.record(now, lag, number as usize, false);
     }
 
@@ -174,8 +187,11 @@ impl Gmail {
                     return Err(CallError::NotFound);
                 }
                 let visible = self.records.iter().filter(|record| record.id > start.get() && record.visible_at <= now);
-                let records: Vec<_> = visible.map(|record| self.history_record(record)).collect();
-                let (records, next) = Self::page(&records, token.as_ref(), *max);
+                let (records, next) = Self::page(&visible.collect::<Vec<_>>(), token.as_ref(), *max);
+                if records.iter().any(|record| self.messages[record.message].poison.0) {
+                    return Err(CallError::Transient { detail: "500".to_owned() });
+                }
+                let records: Vec<_> = records.into_iter().map(|record| self.history_record(record)).collect();
                 Ok(Reply::History(HistoryPage { records, next, head: HistoryId::new(self.head) }))
             }
             Request::List { window, held_only, token, max } => {
@@ -185,8 +201,11 @@ impl Gmail {
                     let inside = message.indexed_at <= now && (since..until).contains(&second);
                     inside && message.kind != Kind::Draft && (!held_only || message.labels() == [Label::SPAM])
                 });
-                let messages: Vec<_> = listed.map(|message| message.named(None)).collect();
-                let (messages, next) = Self::page(&messages, token.as_ref(), *max);
+                let (messages, next) = Self::page(&listed.collect::<Vec<_>>(), token.as_ref(), *max);
+                if messages.iter().any(|message| message.poison.1) {
+                    return Err(CallError::Transient { detail: "500".to_owned() });
+                }
+                let messages: Vec<_> = messages.into_iter().map(|message| message.named(None)).collect();
                 Ok(Reply::List(ListPage { messages, next }))
             }
             Request::Watch => Ok(Reply::Watch(Watching { expires_at: Timestamp::from_millis(now + 7 * 86_400_000) })),
@@ -218,6 +237,7 @@ pub(super) struct Durable {
     discovered: Vec<(MessageId, Origin)>,
     pub(super) ended: HashMap<JobId, u32>,
     cursors: Vec<HistoryId>,
+    pub(super) dead: Vec<Place>,
 }
 
 /// The mailbox and what runs it.
@@ -236,6 +256,9 @@ pub(super) struct World {
     revoked: bool,
     token: TokenVersion,
     first_sync: Option<i64>,
+    pub(super) loses_pushes: bool,
+    /// A message that was neither announced nor owed by name when nothing was under way any more.
+    lost: Option<MessageId>,
 }
 
 fn connection() -> ConnectionId {
@@ -262,6 +285,8 @@ impl World {
             revoked: false,
             token: TokenVersion(1),
             first_sync: None,
+            loses_pushes: false,
+            lost: None,
         }
     }
 
@@ -303,12 +328,8 @@ impl World {
                 Action::DropChunk(number) => {
                     self.durable.chunks.remove(&number);
                 }
-                Action::Call(_)
-                | Action::Job(..)
-                | Action::Connection(_)
-                | Action::DeadLetter(_)
-                | Action::Alarm(_)
-                | Action::Forget => {}
+                Action::DeadLetter(letter) => self.durable.dead.push(letter.place),
+                Action::Call(_) | Action::Job(..) | Action::Connection(_) | Action::Alarm(_) | Action::Forget => {}
             }
         }
         let state = self.mailbox.state(PARTITIONS, self.next_command as i64);
@@ -359,6 +380,7 @@ impl World {
             return;
         }
         let call = self.calls.swap_remove(pick % self.calls.len());
+        let is_watch = call.request == Request::Watch;
         let result = match fault {
             _ if self.revoked => Err(CallError::Revoked { cause: "invalid_grant".to_owned() }),
             Fault::None => self.gmail.answer(self.now, &call.request),
@@ -373,7 +395,12 @@ impl World {
             }
         };
         let date = Some(Timestamp::from_millis(self.now / 1_000 * 1_000));
+        let is_watched = is_watch && result.is_ok();
         self.feed(Input::Answer(call.id, Answer { result, date, units: 2, token_version: self.token }));
+        // A watch that is set is told of at once.
+        if is_watched && !self.loses_pushes {
+            self.push();
+        }
     }
 
     pub(super) fn pass(&mut self, ms: i64) {
@@ -420,10 +447,38 @@ impl World {
             Step::Respam => self.gmail.respam(self.now),
             Step::Expire => self.gmail.floor = self.gmail.head,
             Step::Renew => self.renew(),
+            Step::Push => self.push(),
+            Step::Audit => self.audit(),
+            Step::Poison { pick, listing } => self.poison(pick, listing),
+            Step::Heal => self.heal(),
         }
     }
 
-    /// Works off everything, with no more faults.
+    pub(super) fn push(&mut self) {
+        self.first_sync.get_or_insert(self.now);
+        self.command(100_000 + self.commands.len() as u128, Trigger::Push, None);
+    }
+
+    pub(super) fn audit(&mut self) {
+        let until = Timestamp::from_millis(self.now);
+        let window = Window { since: until - Duration::from_hours(48), until };
+        self.command(200_000 + self.commands.len() as u128, Trigger::Audit, Some(window));
+    }
+
+    /// Makes a message that was just delivered unreadable, in history or in listings.
+    pub(super) fn poison(&mut self, pick: usize, listing: bool) {
+        let n = self.gmail.messages.len();
+        if n > 0 {
+            let message = &mut self.gmail.messages[n - 1 - pick % n.min(4)];
+            *(if listing { &mut message.poison.1 } else { &mut message.poison.0 }) = true;
+        }
+    }
+
+    pub(super) fn heal(&mut self) {
+        self.gmail.messages.iter_mut().for_each(|message| message.poison = (false, false));
+    }
+
+    /// Works off everything, with no more faults. What is poisoned stays so until the last audit.
     pub(super) fn settle(&mut self) {
         self.renew();
         for _ in 0..4 {
@@ -432,6 +487,30 @@ impl World {
             self.drain();
             self.commit();
         }
+        self.check_owed();
+        self.heal();
+        self.audit();
+        self.drain();
+        self.commit();
+    }
+
+    /// While something cannot be read, all that is not announced is owed by name.
+    fn check_owed(&mut self) {
+        let announced: HashSet<&MessageId> = self.durable.discovered.iter().map(|(id, _)| id).collect();
+        let owed = |message: &Message| {
+            let at = Timestamp::from_millis(message.arrived);
+            let inside = |window: Window| window.since - SECOND <= at && at < window.until + SECOND;
+            let state = self.durable.state.as_ref().unwrap();
+            state.windows.iter().any(|walk| walk.purpose == record::Purpose::Unread && inside(walk.window))
+        };
+        let mut owing = self.gmail.messages.iter().filter(|message| self.is_owed(message));
+        self.lost = owing.find(|message| !announced.contains(&message.id) && !owed(message)).map(|it| it.id.clone());
+    }
+
+    /// Whether a message has to be announced.
+    fn is_owed(&self, message: &Message) -> bool {
+        let owed_since = self.first_sync.unwrap_or(i64::MAX).saturating_sub(RULES.catch_up.as_millis());
+        message.labels() == [Label::new("INBOX")] && message.arrived >= owed_since
     }
 
     /// Answers everything, with no faults, until nothing waits.
@@ -456,17 +535,22 @@ impl World {
             any.insert(id);
             *once.entry(id).or_default() += u32::from(origin.is_once());
         }
-        let owed_since = self.first_sync.unwrap_or(i64::MAX).saturating_sub(RULES.catch_up.as_millis());
+        prop_assert!(self.lost.is_none(), "{:?} is lost, and not owed by name either", self.lost);
         for message in &self.gmail.messages {
             let announced = any.contains(&message.id);
-            let wanted = message.labels() == [Label::new("INBOX")];
-            if wanted && message.arrived >= owed_since {
+            if self.is_owed(message) {
                 prop_assert!(announced, "{} is lost: arrived at {}", message.id, message.arrived);
             }
-            if !wanted {
+            // Where it cannot be read what lies in spam, what was never kept back is announced.
+            let torn = |place: &Place| matches!(place, Place::Listing { held_only: true, .. });
+            if message.labels() != [Label::new("INBOX")] && !self.durable.dead.iter().any(torn) {
                 prop_assert!(!announced, "{} is {:?} and was announced", message.id, message.kind);
             }
             prop_assert!(once.get(&message.id).copied().unwrap_or(0) <= 1, "{} came twice", message.id);
+        }
+        if self.durable.dead.is_empty() {
+            let found = self.durable.discovered.iter().find(|(_, origin)| *origin == Origin::Audit);
+            prop_assert!(found.is_none(), "nothing was missed, and the audit found {found:?}");
         }
         for command in &self.commands {
             if let Command::Poll(command) = command {
