@@ -29,7 +29,8 @@ impl Mailbox {
 
     /// Whether a message that a listing names, and not as spam or trash, was never announced.
     pub(super) fn is_missed(&self, key: u128) -> bool {
-        !self.seen.contains(key) && !(self.withheld.contains(key) && self.rescued.contains(key))
+        let was_freed = self.withheld.contains(key) && self.rescued.contains(key);
+        !was_freed && !self.seen.contains(key)
     }
 
     /// Announces what was missed. It is remembered, or the next audit would miss it again.

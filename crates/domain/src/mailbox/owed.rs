@@ -95,7 +95,8 @@ impl Mailbox {
 
     /// A span that no attempt could read is owed to the audit.
     pub(super) fn owe_unread(&mut self, cx: &Context<'_>, span: Window) {
-        let is_owed = |listing: &Listing| listing.walk.purpose == Purpose::Unread && listing.walk.window == span;
+        let waits = |listing: &Listing| listing.walk.purpose == Purpose::Unread && listing.walk.parked;
+        let is_owed = |listing: &Listing| waits(listing) && listing.walk.window == span;
         if self.windows.iter().any(is_owed) {
             return;
         }

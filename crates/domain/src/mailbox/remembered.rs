@@ -23,6 +23,8 @@ pub(super) struct Remembered {
     tail: Vec<(u128, i32)>,
     index: HashSet<u128, foldhash::fast::FixedState>,
     chunks: Vec<Sealed>,
+    /// No id is above it. Gmail's ids rise, so that a new one need not be looked for.
+    highest: u128,
 }
 
 #[derive(Debug, Clone)]
@@ -47,7 +49,7 @@ fn minute(at: Timestamp) -> i32 {
 
 impl Remembered {
     pub(super) fn new(kind: ChunkKind) -> Self {
-        Self { kind, tail: Vec::new(), index: HashSet::default(), chunks: Vec::new() }
+        Self { kind, tail: Vec::new(), index: HashSet::default(), chunks: Vec::new(), highest: 0 }
     }
 
     /// The set that `tail` and, later, [`Self::restore_chunk`] make.
@@ -57,6 +59,7 @@ impl Remembered {
         while ids.remaining() >= 16 && minutes.remaining() >= 4 {
             let id = ids.get_u128();
             set.index.insert(id);
+            set.highest = set.highest.max(id);
             set.tail.push((id, minutes.get_i32()));
         }
         set
@@ -68,6 +71,7 @@ impl Remembered {
         while bytes.remaining() >= 16 {
             ids.push(bytes.get_u128());
         }
+        self.highest = ids.last().copied().unwrap_or_default().max(self.highest);
         self.chunks.push(Sealed { number: chunk.number, newest_minute: chunk.newest_minute, ids: ids.into() });
     }
 
@@ -83,7 +87,7 @@ impl Remembered {
     }
 
     pub(super) fn contains(&self, id: u128) -> bool {
-        self.index.contains(&id) || self.chunks.iter().rev().any(|chunk| chunk.contains(id))
+        id <= self.highest && (self.index.contains(&id) || self.chunks.iter().rev().any(|chunk| chunk.contains(id)))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -96,6 +100,7 @@ impl Remembered {
             return false;
         }
         self.index.insert(id);
+        self.highest = self.highest.max(id);
         self.tail.push((id, minute(now)));
         true
     }
@@ -151,6 +156,14 @@ impl Remembered {
     /// The numbers of all its chunks.
     pub(super) fn chunk_numbers(&self) -> impl Iterator<Item = i64> {
         self.chunks.iter().map(|chunk| chunk.number)
+    }
+}
+
+#[cfg(test)]
+impl Remembered {
+    /// What the sealed ids take in memory.
+    pub(super) fn sealed_bytes(&self) -> usize {
+        self.chunks.iter().map(|chunk| size_of_val(&*chunk.ids) + size_of::<Sealed>()).sum()
     }
 }
 

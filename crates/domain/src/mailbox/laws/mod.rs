@@ -1,11 +1,17 @@
 //! The laws of the mailbox, tried against a model of Gmail and of crashes.
 
+mod faults;
+mod gmail;
+mod huge;
 mod model;
+mod pushes;
+mod unread;
 
 use proptest::prelude::*;
 
 use super::{Duration, Rules};
-use model::{Fault, Kind, RULES, World, step};
+use gmail::Kind;
+use model::{Fault, RULES, World, step};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1_000, max_shrink_iters: 20_000, ..ProptestConfig::default() })]

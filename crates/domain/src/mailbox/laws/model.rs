@@ -1,10 +1,11 @@
-//! A model of Gmail that lags, pages by position, expires and fails, and of whatever runs a mailbox and crashes.
+//! A model of whatever runs a mailbox and crashes, with a model of Gmail that fails.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use proptest::prelude::*;
 use uuid::Uuid;
 
+use super::gmail::{Gmail, Kind, Message};
 use crate::command::{CancelJob, PollGmailConnection};
 use crate::event::Origin;
 use crate::id::MessageId;
@@ -39,13 +40,6 @@ pub(super) enum Step {
     Audit,
     Poison { pick: usize, listing: bool },
     Heal,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    Mail,
-    Spam,
-    Draft,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,147 +91,20 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A mailbox at Google.
-pub(super) struct Gmail {
-    head: u64,
-    floor: u64,
-    records: Vec<Record>,
-    messages: Vec<Message>,
-}
-
-pub(super) struct Record {
-    id: u64,
-    visible_at: i64,
-    message: usize,
-    rescue: bool,
-}
-
-pub(super) struct Message {
-    id: MessageId,
-    arrived: i64,
-    indexed_at: i64,
-    kind: Kind,
-    rescued: bool,
-    /// Pages of history that name it cannot be read; pages of listings that do.
-    poison: (bool, bool),
-}
-
-impl Message {
-    fn labels(&self) -> Vec<Label> {
-        match self.kind {
-            Kind::Spam if !self.rescued => vec![Label::SPAM],
-            Kind::Draft => vec![Label::DRAFT],
-            Kind::Mail | Kind::Spam => vec![Label::new("INBOX")],
-        }
-    }
-
-    fn named(&self, labels: Option<Vec<Label>>) -> MessageRef {
-        MessageRef { id: self.id.clone(), thread_id: self.id.clone(), labels }
-    }
-}
-
-impl Gmail {
-    fn new() -> Self {
-        Self { head: 1 << 54, floor: 0, records: Vec::new(), messages: Vec::new() }
-    }
-
-    fn record(&mut self, now: i64, lag: i64, message: usize, rescue: bool) {
-        self.head += 1 + (self.head % 7);
-        self.records.push(Record { id: self.head, visible_at: now + lag, message, rescue });
-    }
-
-    pub(super) fn deliver(&mut self, now: i64, kind: Kind, lag: i64, index_lag: i64) {
-        let number = self.messages.len() as u64;
-        // Ids that rise, as Gmail's do, and now and then one that is spelled otherwise.
-        let id = if number % 11 == 10 {
-            MessageId::new(&format!("odd-{number}"))
-        } else {
-            MessageId::from_u64(number << 20)
-        };
-        let indexed_at = now + index_lag;
-        self.messages.push(Message { id, arrived: now, indexed_at, kind, rescued: false, poison: (false, false) });
-        self.record(now, lag, number as usize, false);
-    }
-
-    fn rescue(&mut self, now: i64) {
-        if let Some(message) = self.messages.iter().position(|message| message.kind == Kind::Spam && !message.rescued) {
-            self.messages[message].rescued = true;
-            self.record(now, 0, message, true);
-        }
-    }
-
-    /// Puts a rescued message into spam and takes it out again: nothing new.
-    fn respam(&mut self, now: i64) {
-        if let Some(message) = self.messages.iter().position(|message| message.rescued) {
-            self.record(now, 0, message, true);
-        }
-    }
-
-    fn page<T: Clone>(all: &[T], token: Option<&PageToken>, max: u16) -> (Vec<T>, Option<PageToken>) {
-        let from = token.map_or(0, |token| token.0.parse::<usize>().unwrap()).min(all.len());
-        let until = (from + usize::from(max)).min(all.len());
-        (all[from..until].to_vec(), (until < all.len()).then(|| PageToken(until.to_string())))
-    }
-
-    fn answer(&self, now: i64, request: &Request) -> Result<Reply, CallError> {
-        match request {
-            Request::Profile => Ok(Reply::Profile(Profile { head: HistoryId::new(self.head) })),
-            Request::History { start, token, max } => {
-                if start.get() < self.floor {
-                    return Err(CallError::NotFound);
-                }
-                let visible = self.records.iter().filter(|record| record.id > start.get() && record.visible_at <= now);
-                let (records, next) = Self::page(&visible.collect::<Vec<_>>(), token.as_ref(), *max);
-                if records.iter().any(|record| self.messages[record.message].poison.0) {
-                    return Err(CallError::Transient { detail: "500".to_owned() });
-                }
-                let records: Vec<_> = records.into_iter().map(|record| self.history_record(record)).collect();
-                Ok(Reply::History(HistoryPage { records, next, head: HistoryId::new(self.head) }))
-            }
-            Request::List { window, held_only, token, max } => {
-                let (since, until) = (window.since.as_millis(), window.until.as_millis());
-                let listed = self.messages.iter().rev().filter(|message| {
-                    let second = message.arrived / 1_000 * 1_000;
-                    let inside = message.indexed_at <= now && (since..until).contains(&second);
-                    inside && message.kind != Kind::Draft && (!held_only || message.labels() == [Label::SPAM])
-                });
-                let (messages, next) = Self::page(&listed.collect::<Vec<_>>(), token.as_ref(), *max);
-                if messages.iter().any(|message| message.poison.1) {
-                    return Err(CallError::Transient { detail: "500".to_owned() });
-                }
-                let messages: Vec<_> = messages.into_iter().map(|message| message.named(None)).collect();
-                Ok(Reply::List(ListPage { messages, next }))
-            }
-            Request::Watch => Ok(Reply::Watch(Watching { expires_at: Timestamp::from_millis(now + 7 * 86_400_000) })),
-            Request::Stop => Ok(Reply::Stopped),
-        }
-    }
-
-    fn history_record(&self, record: &Record) -> HistoryRecord {
-        let message = &self.messages[record.message];
-        let mut said = HistoryRecord { id: HistoryId::new(record.id), ..HistoryRecord::default() };
-        if record.rescue {
-            let change = LabelChange { message: message.named(Some(message.labels())), labels: vec![Label::SPAM] };
-            said.labels_removed.push(change);
-        } else {
-            // The labels at delivery, whatever they are now.
-            let labels = if message.kind == Kind::Spam { vec![Label::SPAM] } else { message.labels() };
-            said.added.push(message.named(Some(labels)));
-        }
-        said
-    }
-}
-
 /// What a transaction made durable.
 #[derive(Default, Clone)]
 pub(super) struct Durable {
     pub(super) state: Option<MailboxState>,
     pub(super) chunks: BTreeMap<i64, MailboxChunk>,
     next_command: usize,
-    discovered: Vec<(MessageId, Origin)>,
+    pub(super) discovered: Vec<(MessageId, Origin)>,
     pub(super) ended: HashMap<JobId, u32>,
     cursors: Vec<HistoryId>,
     pub(super) dead: Vec<Place>,
+    /// The last word on each job that ended, in order.
+    pub(super) last_words: Vec<GmailJobStatusChanged>,
+    pub(super) connection: Option<GmailConnectionStatusChanged>,
+    pub(super) alarms: Vec<Alarm>,
 }
 
 /// The mailbox and what runs it.
@@ -257,6 +124,10 @@ pub(super) struct World {
     token: TokenVersion,
     first_sync: Option<i64>,
     pub(super) loses_pushes: bool,
+    /// Why Gmail refuses to watch, if it does.
+    pub(super) watch_refused: Option<&'static str>,
+    /// How many calls were answered.
+    pub(super) answered: u32,
     /// A message that was neither announced nor owed by name when nothing was under way any more.
     lost: Option<MessageId>,
 }
@@ -286,6 +157,8 @@ impl World {
             token: TokenVersion(1),
             first_sync: None,
             loses_pushes: false,
+            watch_refused: None,
+            answered: 0,
             lost: None,
         }
     }
@@ -320,6 +193,7 @@ impl World {
                 Action::Discovered(event, _) => self.durable.discovered.push((event.message_id, event.origin)),
                 Action::Job(status, _) if status.state.is_terminal() => {
                     *self.durable.ended.entry(status.job_id).or_default() += 1;
+                    self.durable.last_words.push(status);
                 }
                 Action::WriteChunk(chunk) => {
                     assert!(chunk.ids.len() <= 64_000);
@@ -329,7 +203,9 @@ impl World {
                     self.durable.chunks.remove(&number);
                 }
                 Action::DeadLetter(letter) => self.durable.dead.push(letter.place),
-                Action::Call(_) | Action::Job(..) | Action::Connection(_) | Action::Alarm(_) | Action::Forget => {}
+                Action::Connection(status) => self.durable.connection = Some(status),
+                Action::Alarm(alarm) => self.durable.alarms.push(alarm),
+                Action::Call(_) | Action::Job(..) | Action::Forget => {}
             }
         }
         let state = self.mailbox.state(PARTITIONS, self.next_command as i64);
@@ -360,6 +236,25 @@ impl World {
         self.command(1_000 + number as u128, Trigger::Api, None);
     }
 
+    pub(super) fn backfill(&mut self, hours: i64) {
+        let until = Timestamp::from_millis(self.now);
+        let window = Window { since: until - Duration::from_hours(hours), until };
+        self.command(50_000 + self.commands.len() as u128, Trigger::Backfill, Some(window));
+    }
+
+    pub(super) fn cancel(&mut self, trigger: Trigger) {
+        if let Some(job) = self.mailbox.jobs().iter().find(|job| job.trigger == trigger).map(|job| job.job_id) {
+            let at = Timestamp::from_millis(self.now);
+            self.commands.push(Command::Cancel(CancelJob {
+                job_id: job,
+                organisation_id: organisation(),
+                connection_id: connection(),
+                requested_at: at,
+            }));
+            self.absorb();
+        }
+    }
+
     fn command(&mut self, job: u128, trigger: Trigger, window: Option<Window>) {
         let now = Timestamp::from_millis(self.now);
         self.commands.push(Command::Poll(PollGmailConnection {
@@ -380,9 +275,14 @@ impl World {
             return;
         }
         let call = self.calls.swap_remove(pick % self.calls.len());
+        self.answered += 1;
         let is_watch = call.request == Request::Watch;
         let result = match fault {
             _ if self.revoked => Err(CallError::Revoked { cause: "invalid_grant".to_owned() }),
+            Fault::None if is_watch && self.watch_refused.is_some() => {
+                let code = self.watch_refused.unwrap_or_default().to_owned();
+                Err(CallError::Permanent { code, detail: "refused".to_owned() })
+            }
             Fault::None => self.gmail.answer(self.now, &call.request),
             Fault::Throttled => Err(CallError::Throttled { until: Some(Timestamp::from_millis(self.now + 3_000)) }),
             Fault::Transient => Err(CallError::Transient { detail: "reset".to_owned() }),
@@ -410,7 +310,7 @@ impl World {
         }
     }
 
-    fn renew(&mut self) {
+    pub(super) fn renew(&mut self) {
         if self.revoked {
             self.revoked = false;
             self.token = TokenVersion(self.token.0 + 1);
@@ -423,22 +323,10 @@ impl World {
             Step::Deliver { kind, lag_ms, index_lag_ms } => self.gmail.deliver(self.now, kind, lag_ms, index_lag_ms),
             Step::Rescue => self.gmail.rescue(self.now),
             Step::Sync { repeat } => self.sync(repeat),
-            Step::Backfill { hours } => {
-                let until = Timestamp::from_millis(self.now);
-                let window = Window { since: until - Duration::from_hours(hours), until };
-                self.command(50_000 + self.commands.len() as u128, Trigger::Backfill, Some(window));
-            }
+            Step::Backfill { hours } => self.backfill(hours),
             Step::Cancel => {
-                if let Some(job) = self.mailbox.jobs().first().map(|job| job.job_id) {
-                    let at = Timestamp::from_millis(self.now);
-                    self.commands.push(Command::Cancel(CancelJob {
-                        job_id: job,
-                        organisation_id: organisation(),
-                        connection_id: connection(),
-                        requested_at: at,
-                    }));
-                    self.absorb();
-                }
+                let trigger = self.mailbox.jobs().first().map_or(Trigger::Api, |job| job.trigger);
+                self.cancel(trigger);
             }
             Step::Answer { pick, fault } => self.answer(pick, fault),
             Step::Commit => self.commit(),
