@@ -86,12 +86,21 @@ impl Office {
 
     /// The commands written so far, by job.
     async fn commands(&self) -> BTreeMap<JobId, Vec<PollGmailConnection>> {
+        self.asked(false).await
+    }
+
+    /// Those of one schedule: audits, or syncs.
+    async fn asked(&self, audits: bool) -> BTreeMap<JobId, Vec<PollGmailConnection>> {
         let mut jobs = BTreeMap::<_, Vec<_>>::new();
         for record in committed(&self.place.topic("gmail.connection.poll")).await {
             let command: PollGmailConnection = events::decode(record.value.as_deref().unwrap()).unwrap();
+            if (command.trigger == Trigger::Audit) != audits {
+                continue;
+            }
             assert_eq!(record.key_text(), command.connection_id.to_string());
             assert_eq!(record.header("jobId"), Some(command.job_id.to_string()));
-            assert_eq!((command.trigger, command.window), (Trigger::Schedule, None));
+            let trigger = if audits { Trigger::Audit } else { Trigger::Schedule };
+            assert_eq!((command.trigger, command.window.is_some()), (trigger, audits));
             assert!(command.requested_at < command.deadline);
             jobs.entry(command.job_id).or_default().push(command);
         }
@@ -226,4 +235,37 @@ async fn connections_that_cannot_be_synced_are_left_alone() {
     office.fired_past(begin + millis(office.interval) + millis(office.interval)).await;
     scheduler.stop().await;
     assert_whole(&office, &connections[4..], started, begin).await;
+}
+
+/// The daily round: each connection's slot is one job, with the window before it, however many schedulers run.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_connection_is_audited_once_a_round() {
+    const ROUND: Duration = Duration::from_secs(4);
+    let office = Office::new("audits", Duration::from_secs(12 * 3600)).await;
+    let connections = office.connect(40).await;
+    let start = || {
+        let shutdown = Shutdown::new();
+        let look_ahead = Duration::from_secs(1);
+        let settings = scheduler::Settings { audit_interval: ROUND, look_ahead, ..office.settings() };
+        let task = tokio::spawn(scheduler::run(settings, Health::new(), shutdown.clone()));
+        Running { shutdown, task }
+    };
+    let running = [start(), start()];
+    let watermark = async || store::schedule::fired_to(&office.store, scheduler::AUDITS).await.unwrap();
+    wait_until(LONG, "the round begins", || async { watermark().await.is_some() }).await;
+    let from = watermark().await.unwrap();
+    let to = from + millis(2 * ROUND);
+    wait_until(LONG, "two rounds are done", || async { watermark().await > Some(to) }).await;
+    for one in running {
+        one.stop().await;
+    }
+    let asked = office.asked(true).await;
+    let round = Schedule::every(millis(ROUND)).unwrap();
+    for id in connections {
+        for slot in round.due(id, from, to) {
+            let commands = asked.get(&schedule::audit_id(id, slot)).expect("every slot is fired");
+            let window = commands[0].window.unwrap();
+            assert_eq!((window.since, window.until), (slot - scheduler::AUDITED, slot));
+        }
+    }
 }

@@ -63,6 +63,11 @@ pub fn job_id(connection: ConnectionId, slot: Timestamp) -> JobId {
     JobId::derived(connection, &format!("schedule/{}", slot.as_millis()))
 }
 
+/// The id of the audit that a connection's slot in the daily round is.
+pub fn audit_id(connection: ConnectionId, slot: Timestamp) -> JobId {
+    JobId::derived(connection, &format!("audit/{}", slot.as_millis()))
+}
+
 /// 64 bits in which every bit of the id counts, so that ids that rise with time (UUIDv7) or differ in few bits are
 /// spread as evenly as random ones: the two halves, each through the finaliser of SplitMix64
 /// (<https://prng.di.unimi.it/splitmix64.c>).

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use domain::{Duration, PollGmailConnection, Timestamp, Trigger};
+use domain::{Duration, PollGmailConnection, Timestamp, Trigger, Window};
 use events::TraceParent;
 use events::headers::Envelope;
 use futures_util::{StreamExt, stream};
@@ -11,7 +11,7 @@ use kafka::{OutRecord, Producer};
 use runtime::{Backoff, Shutdown};
 
 use crate::metric;
-use crate::plan::Slot;
+use crate::plan::{Round, Slot};
 
 /// Who says so, in CloudEvents.
 const SOURCE: &str = "urn:mailtide:scheduler";
@@ -32,8 +32,8 @@ impl Fire {
         // the service from proving that it may move between threads (rust-lang/rust#102211).
         let writes: Vec<_> = slots.iter().map(|slot| self.one(slot, now, shutdown)).collect();
         let written = stream::iter(writes).buffer_unordered(self.in_flight).all(std::future::ready).await;
-        if written {
-            metric::fired(slots.len());
+        if let Some(slot) = slots.first().filter(|_| written) {
+            metric::fired(slot.round, slots.len());
         }
         written
     }
@@ -56,12 +56,16 @@ impl Fire {
     }
 
     fn record(&self, slot: &Slot, now: Timestamp) -> OutRecord {
+        let (trigger, window) = match slot.round {
+            Round::Sync => (Trigger::Schedule, None),
+            Round::Audit => (Trigger::Audit, Some(Window { since: slot.at - crate::AUDITED, until: slot.at })),
+        };
         let command = PollGmailConnection {
             job_id: slot.job_id(),
             organisation_id: slot.connection.organisation_id,
             connection_id: slot.connection.connection_id,
-            trigger: Trigger::Schedule,
-            window: None,
+            trigger,
+            window,
             token_version: slot.connection.token_version,
             requested_at: now,
             deadline: now + self.deadline,

@@ -1,5 +1,5 @@
-//! The scheduler: asks for a sync of every connection twice a day, or as often as the connection says, at a time of day
-//! of its own.
+//! The scheduler: asks for a sync of every connection twice a day, or as often as the connection says, and for an audit
+//! once a day, each at a time of day of its own.
 //!
 //! When a connection is due is arithmetic ([`domain::schedule`]); all that is stored is one instant, the watermark, up
 //! to which every slot has been fired and acknowledged. It moves after the acknowledgements, so a crash repeats slots
@@ -12,10 +12,12 @@ mod pace;
 mod plan;
 mod settings;
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use domain::Timestamp;
+use domain::schedule::Schedule;
 use kafka::Producer;
 use kafka::topics::{self, Topic, Topics};
 use runtime::health::{Check, Health};
@@ -27,11 +29,17 @@ pub use settings::Settings;
 
 use crate::fire::Fire;
 use crate::pace::Pace;
-use crate::plan::Plan;
+use crate::plan::{Plan, Round};
 use crate::settings::millis;
 
 /// The watermark's name in the store.
 pub const SCHEDULE: &str = "gmail-sync";
+
+/// The name of the audits' watermark.
+pub const AUDITS: &str = "gmail-audit";
+
+/// How much time before its slot an audit compares. With a slot a day, each day is looked at twice.
+pub const AUDITED: domain::Duration = domain::mailbox::Rules::DEFAULT.audit;
 
 /// The schedule looks at the clock at least so often.
 const TICK: Duration = Duration::from_secs(1);
@@ -51,50 +59,74 @@ const IDLE: domain::Duration = domain::Duration::from_secs(15);
 /// When the topic cannot be had, or the settings or the schema of Postgres cannot be used. Servers that are away are
 /// waited for.
 pub async fn run(settings: Settings, health: Health, shutdown: Shutdown) -> anyhow::Result<()> {
-    let ready = health.readiness("scheduler");
+    let checks = (health.readiness("scheduler"), health.readiness("scheduler-audits"));
     let topics = Topics::new(&settings.kafka.topic_prefix);
     topics::create(&settings.kafka, &topics, &[Topic::Poll]).await.context("creating the scheduler's topic")?;
     let producer = Producer::new(&settings.kafka, "scheduler").context("making the scheduler's producer")?;
     let store = Store::connect(&settings.store).context("connecting the scheduler to Postgres")?;
-    let Some((watermark, longest)) = begin(&store, &ready, &shutdown).await? else { return Ok(()) };
-    let fire = Fire {
-        producer: producer.clone(),
-        topic: topics.name(Topic::Poll).clone(),
-        deadline: millis(settings.job_deadline),
-        in_flight: settings.in_flight,
-    };
-    let now = clock();
-    let interval = millis(settings.interval).max(longest.unwrap_or_default());
-    let pace = Pace::new(interval, settings.catch_up, millis(settings.look_ahead), watermark, now);
-    tracing::info!(behind_seconds = pace.behind().as_millis() / 1_000, "The schedule runs");
-    let result = Scheduler {
-        plan: Plan::empty(pace.at()),
-        next_plan: None,
-        fired_to: watermark,
-        settings,
-        store,
-        fire,
-        pace,
-        ready,
-        shutdown,
-    }
-    .run()
-    .await;
+    let office =
+        Office { producer: producer.clone(), topic: topics.name(Topic::Poll).clone(), store, settings, shutdown };
+    let result = tokio::try_join!(office.run(Round::Sync, checks.0), office.run(Round::Audit, checks.1));
     producer.flush().await;
-    result
+    result.map(drop)
+}
+
+/// What both rounds share.
+struct Office {
+    producer: Producer,
+    topic: Arc<str>,
+    store: Store,
+    settings: Settings,
+    shutdown: Shutdown,
+}
+
+impl Office {
+    /// Goes one round after the other until the order to stop.
+    async fn run(&self, round: Round, ready: Check) -> anyhow::Result<()> {
+        let Some((watermark, longest)) = begin(&self.store, round, &ready, &self.shutdown).await? else {
+            return Ok(());
+        };
+        let settings = &self.settings;
+        let fire = Fire {
+            producer: self.producer.clone(),
+            topic: self.topic.clone(),
+            deadline: millis(settings.job_deadline),
+            in_flight: settings.in_flight,
+        };
+        let schedule = settings.schedule(round);
+        let interval = schedule.interval().max(longest.unwrap_or_default());
+        let pace = Pace::new(interval, settings.catch_up, millis(settings.look_ahead), watermark, clock());
+        let (name, behind) = (round.name(), pace.behind().as_millis() / 1_000);
+        tracing::info!(schedule = name, behind_seconds = behind, "The schedule runs");
+        Scheduler {
+            round,
+            schedule,
+            plan: Plan::empty(pace.at()),
+            next_plan: None,
+            fired_to: watermark,
+            settings: settings.clone(),
+            store: self.store.clone(),
+            fire,
+            pace,
+            ready,
+            shutdown: self.shutdown.clone(),
+        }
+        .run()
+        .await
+    }
 }
 
 /// Where the schedule stands in the store: the watermark, and the longest interval that a connection has of its own.
 type Begin = (Option<Timestamp>, Option<domain::Duration>);
 
 /// Brings the schema up to date and reads where to begin; waits while Postgres is away. None when the stop was ordered.
-async fn begin(store: &Store, ready: &Check, shutdown: &Shutdown) -> anyhow::Result<Option<Begin>> {
+async fn begin(store: &Store, round: Round, ready: &Check, shutdown: &Shutdown) -> anyhow::Result<Option<Begin>> {
     let mut backoff = Backoff::default();
     loop {
         let read = async {
             store.migrate().await?;
-            let watermark = store::schedule::fired_to(store, SCHEDULE).await?;
-            Ok::<Begin, store::Error>((watermark, store::connections::longest_interval(store).await?))
+            let watermark = store::schedule::fired_to(store, round.name()).await?;
+            Ok::<Begin, store::Error>((watermark, longest_interval(store, round).await?))
         };
         match read.await {
             Ok(begin) => return Ok(Some(begin)),
@@ -110,7 +142,17 @@ async fn begin(store: &Store, ready: &Check, shutdown: &Shutdown) -> anyhow::Res
     }
 }
 
+/// The longest interval that a connection has of its own for this round.
+async fn longest_interval(store: &Store, round: Round) -> Result<Option<domain::Duration>, store::Error> {
+    match round {
+        Round::Sync => store::connections::longest_interval(store).await,
+        Round::Audit => Ok(None),
+    }
+}
+
 struct Scheduler {
+    round: Round,
+    schedule: Schedule,
     settings: Settings,
     store: Store,
     fire: Fire,
@@ -152,7 +194,7 @@ impl Scheduler {
     /// Fires what is due, in batches, and moves the watermark after each.
     async fn turn(&mut self) -> Result<(), store::Error> {
         self.look_ahead().await?;
-        if let Some(watermark) = store::schedule::fired_to(&self.store, SCHEDULE).await? {
+        if let Some(watermark) = store::schedule::fired_to(&self.store, self.round.name()).await? {
             self.pace.skip_to(watermark);
             self.fired_to = self.fired_to.max(Some(watermark));
             // What lies ahead of the clock was fired under a clock that ran ahead; its jobs are known.
@@ -184,15 +226,15 @@ impl Scheduler {
         if moves {
             self.fired(to).await?;
         }
-        metric::behind(self.pace.behind());
-        metric::planned(self.plan.len());
+        metric::behind(self.round, self.pace.behind());
+        metric::planned(self.round, self.plan.len());
         Ok(())
     }
 
     /// Moves the watermark.
     async fn fired(&mut self, to: Timestamp) -> Result<(), store::Error> {
         if self.fired_to.is_none_or(|fired_to| fired_to < to) {
-            store::schedule::advance(&self.store, SCHEDULE, to).await?;
+            store::schedule::advance(&self.store, self.round.name(), to).await?;
             self.fired_to = Some(to);
         }
         Ok(())
@@ -212,7 +254,7 @@ impl Scheduler {
         let left = self.plan.until.since(self.pace.at());
         if self.next_plan.is_none() && left.as_millis() <= reach.as_millis() / 2 {
             let (store, shutdown) = (self.store.clone(), self.shutdown.clone());
-            let (schedule, page) = (self.settings.schedule(), self.settings.page);
+            let (schedule, page) = ((self.round, self.schedule), self.settings.page);
             let (from, until) = (self.plan.until, self.plan.until + reach);
             self.next_plan =
                 Some(tokio::spawn(
@@ -225,7 +267,7 @@ impl Scheduler {
             match plan.await {
                 Ok(Ok(Some(plan))) => {
                     self.plan.append(plan);
-                    let longest = store::connections::longest_interval(&self.store).await?;
+                    let longest = longest_interval(&self.store, self.round).await?;
                     self.pace.reach(longest.unwrap_or_default());
                 }
                 // The stop was ordered.

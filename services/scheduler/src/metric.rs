@@ -2,9 +2,11 @@
 
 use domain::Duration;
 
-/// Slots were fired.
-pub(crate) fn fired(slots: usize) {
-    metrics::counter!("mailtide_scheduler_fired_total").increment(slots as u64);
+use crate::plan::Round;
+
+/// Slots were fired; label `schedule`.
+pub(crate) fn fired(round: Round, slots: usize) {
+    metrics::counter!("mailtide_scheduler_fired_total", "schedule" => round.name()).increment(slots as u64);
 }
 
 /// A command was not acknowledged and is tried again.
@@ -12,12 +14,13 @@ pub(crate) fn retried() {
     metrics::counter!("mailtide_scheduler_retries_total").increment(1);
 }
 
-/// How many slots are planned.
-pub(crate) fn planned(slots: usize) {
-    metrics::gauge!("mailtide_scheduler_planned").set(slots as f64);
+/// How many slots are planned; label `schedule`.
+pub(crate) fn planned(round: Round, slots: usize) {
+    metrics::gauge!("mailtide_scheduler_planned", "schedule" => round.name()).set(slots as f64);
 }
 
-/// How far the schedule is behind the clock.
-pub(crate) fn behind(span: Duration) {
-    metrics::gauge!("mailtide_scheduler_behind_seconds").set(span.as_millis() as f64 / 1_000.0);
+/// How far a schedule is behind the clock; label `schedule`.
+pub(crate) fn behind(round: Round, span: Duration) {
+    metrics::gauge!("mailtide_scheduler_behind_seconds", "schedule" => round.name())
+        .set(span.as_millis() as f64 / 1_000.0);
 }

@@ -11,6 +11,15 @@ use store::connections::{self, Due};
 /// A slot that is fired so late was missed.
 const LATE: Duration = Duration::from_minutes(1);
 
+/// What a schedule asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Round {
+    /// A sync, twice a day or as often as the connection says.
+    Sync,
+    /// A comparison of what arrived with what was announced, once a day.
+    Audit,
+}
+
 /// One slot of one connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Slot {
@@ -18,12 +27,27 @@ pub(crate) struct Slot {
     pub(crate) at: Timestamp,
     /// Whose it is.
     pub(crate) connection: Due,
+    /// What it asks for.
+    pub(crate) round: Round,
+}
+
+impl Round {
+    /// The watermark's name in the store, and the label in metrics.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Sync => crate::SCHEDULE,
+            Self::Audit => crate::AUDITS,
+        }
+    }
 }
 
 impl Slot {
     /// The job that the slot is.
     pub(crate) fn job_id(&self) -> JobId {
-        schedule::job_id(self.connection.connection_id, self.at)
+        match self.round {
+            Round::Sync => schedule::job_id(self.connection.connection_id, self.at),
+            Round::Audit => schedule::audit_id(self.connection.connection_id, self.at),
+        }
     }
 }
 
@@ -43,14 +67,16 @@ impl Plan {
 
     /// Adds the slots of a page of connections, when the clock says `now`. Of the slots of one connection that were
     /// missed, by more than [`LATE`], only the latest counts: one sync makes up for them all.
-    fn add(&mut self, schedule: Schedule, from: Timestamp, now: Timestamp, page: &[Due]) {
+    fn add(&mut self, (round, schedule): (Round, Schedule), from: Timestamp, now: Timestamp, page: &[Due]) {
         // The others have nothing to be synced with; a renewed consent starts a sync of its own.
         let active = page.iter().filter(|connection| connection.state == ConnectionState::Active);
         self.slots.extend(active.flat_map(|connection| {
-            let schedule = connection.interval.and_then(Schedule::every).unwrap_or(schedule);
+            // An interval of its own is one of syncs.
+            let own = connection.interval.filter(|_| round == Round::Sync);
+            let schedule = own.and_then(Schedule::every).unwrap_or(schedule);
             let latest = schedule.latest(connection.connection_id, now - LATE);
             let due = schedule.due(connection.connection_id, from, self.until).skip_while(move |slot| *slot < latest);
-            due.map(|at| Slot { at, connection: *connection })
+            due.map(move |at| Slot { at, connection: *connection, round })
         }));
     }
 
@@ -89,7 +115,7 @@ impl Plan {
 /// When Postgres answers what cannot be used.
 pub(crate) async fn make(
     store: &Store,
-    schedule: Schedule,
+    schedule: (Round, Schedule),
     page: u32,
     from: Timestamp,
     until: Timestamp,
@@ -139,7 +165,7 @@ mod tests {
 
     fn planned(page: &[Due], from: Timestamp, until: Timestamp) -> Plan {
         let mut plan = Plan::empty(until);
-        plan.add(Schedule::default(), from, from, page);
+        plan.add((Round::Sync, Schedule::default()), from, from, page);
         plan.slots.make_contiguous().sort_unstable_by_key(|slot| slot.at);
         plan
     }
@@ -201,13 +227,25 @@ mod tests {
         let mut plan = Plan::empty(START);
         for hour in 0..24 {
             let mut piece = Plan::empty(START + Duration::from_hours(hour + 1));
-            piece.add(Schedule::default(), START + Duration::from_hours(hour), now, &page);
+            piece.add((Round::Sync, Schedule::default()), START + Duration::from_hours(hour), now, &page);
             plan.append(piece);
         }
         for due in page {
             let slots: Vec<_> = plan.slots.iter().filter(|slot| slot.connection == due).map(|slot| slot.at).collect();
             assert!(!slots.is_empty() && slots[1..].iter().all(|slot| *slot > now - LATE), "{slots:?}");
         }
+    }
+
+    #[test]
+    fn audits_go_by_their_own_interval_and_are_jobs_of_their_own() {
+        let often = Due { interval: Some(Duration::from_hours(1)), ..connection(1, ConnectionState::Active) };
+        let mut plan = Plan::empty(START + Duration::from_hours(48));
+        let daily = Schedule::every(Duration::from_hours(24)).unwrap();
+        plan.add((Round::Audit, daily), START, START, &[often]);
+        let audits = plan.take(plan.until, 10);
+        assert_eq!(audits.len(), 2);
+        let sync = Slot { round: Round::Sync, ..audits[0] };
+        assert_ne!(sync.job_id(), audits[0].job_id());
     }
 
     #[test]

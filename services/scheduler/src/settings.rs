@@ -5,11 +5,15 @@ use std::time::Duration;
 use domain::schedule::Schedule;
 use runtime::settings::Source;
 
+use crate::plan::Round;
+
 /// Settings of the scheduler.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// How often each connection is synced without being asked. The same for all schedulers of an installation.
     pub interval: Duration,
+    /// How often each connection is audited. The same for all schedulers of an installation.
+    pub audit_interval: Duration,
     /// How far ahead of the clock connections are looked up; as long a deleted connection may still be synced once.
     pub look_ahead: Duration,
     /// How many times faster than the clock missed slots are made up for after a downtime.
@@ -34,6 +38,11 @@ impl Settings {
                 "scheduler.interval",
                 Duration::from_secs(12 * 3600),
                 "How often each connection is synced without being asked; the same for all schedulers",
+            ),
+            audit_interval: source.duration(
+                "scheduler.audit_interval",
+                Duration::from_secs(24 * 3600),
+                "How often what arrived is compared with what was announced; the same for all schedulers",
             ),
             look_ahead: source.duration(
                 "scheduler.look_ahead",
@@ -63,8 +72,11 @@ impl Settings {
         if !(Duration::from_secs(1)..=Duration::from_secs(31 * 24 * 3600)).contains(&self.interval) {
             source.error("scheduler.interval", "must be from 1s to 744h");
         }
-        if self.look_ahead < Duration::from_millis(100) || self.look_ahead > self.interval {
-            source.error("scheduler.look_ahead", "must be at least 100ms and at most scheduler.interval");
+        if !(Duration::from_secs(1)..=Duration::from_secs(31 * 24 * 3600)).contains(&self.audit_interval) {
+            source.error("scheduler.audit_interval", "must be from 1s to 744h");
+        }
+        if self.look_ahead < Duration::from_millis(100) || self.look_ahead > self.interval.min(self.audit_interval) {
+            source.error("scheduler.look_ahead", "must be at least 100ms and at most each of scheduler's intervals");
         }
         if !(2..=1_000).contains(&self.catch_up) {
             source.error("scheduler.catch_up", "must be from 2 to 1000, or what was missed is never made up for");
@@ -80,8 +92,12 @@ impl Settings {
         }
     }
 
-    pub(crate) fn schedule(&self) -> Schedule {
-        Schedule::every(millis(self.interval)).expect("the settings were checked: an interval is at least 1s")
+    pub(crate) fn schedule(&self, round: Round) -> Schedule {
+        let interval = match round {
+            Round::Sync => self.interval,
+            Round::Audit => self.audit_interval,
+        };
+        Schedule::every(millis(interval)).expect("the settings were checked: an interval is at least 1s")
     }
 }
 
