@@ -25,6 +25,7 @@ mod lane_guards;
 mod lane_process;
 mod lane_support;
 mod mailbox_faults;
+mod mailbox_gmail;
 mod pipeline;
 mod pipeline_handover;
 mod pipeline_input;

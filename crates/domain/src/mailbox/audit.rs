@@ -4,7 +4,7 @@
 //! complete walk, nothing that is still owed, nothing that is remembered no more, and what it does not find among the
 //! announced it holds back until history has been walked once more. What is missing then was missed.
 
-use super::record::Purpose;
+use super::record::{Purpose, WindowWalk};
 use super::reply::MessageRef;
 use super::window::Missed;
 use super::{Action, Context, Mailbox, Timestamp, Window};
@@ -70,7 +70,9 @@ impl Mailbox {
                 listing.missed.take_if(|missed| missed.walks_begun < walks_begun)
             {
                 // What is owed is not missed: history was lost meanwhile, and the listing for it is to come.
-                let is_owed = self.windows.iter().any(|listing| listing.walk.purpose.is_owed_for_history());
+                let to_come = |walk: &WindowWalk| walk.purpose == Purpose::Rescue || walk.position < until;
+                let mut owed = self.windows.iter().map(|listing| &listing.walk);
+                let is_owed = owed.any(|walk| walk.purpose.is_owed_for_history() && to_come(walk));
                 if purpose != Purpose::Audit || !is_owed {
                     self.announce_missed(cx, index, messages, out);
                 }
