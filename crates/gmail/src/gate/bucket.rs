@@ -11,8 +11,8 @@
 //! credit when a window began plus what has grown since, in both lives, is the same sum.
 //!
 //! The reserve is small, so that hardly anything of the limit is left idle. A call dearer than that (a *lump*, such as a
-//! watch under a small limit) needs a larger one, and slows the growth until a whole window has passed without. Since
-//! the predecessor may have let a lump through in its last moment, a budget begins slowed.
+//! watch under a small limit) needs a larger one, and growth goes by the largest that was needed in the last window.
+//! Since the predecessor may have let a lump through in its last moment, a budget begins as if it had.
 
 use std::time::Duration;
 
@@ -66,12 +66,13 @@ pub(super) struct Bucket {
     limit: Amount,
     /// The dearest lump that somebody may have been granted.
     dearest: Amount,
-    /// What credit and calls in flight may come to just now.
+    /// What credit and calls in flight may come to just now; calls in flight may be more.
     cap: Amount,
-    /// The reserve while slowed; at least [`Bucket::lump`].
-    slow: Amount,
-    /// Slowed until then.
-    calm_at: Instant,
+    /// The largest reserve needed since the last turn, and from that back to the turn before: together at least those of
+    /// the last window.
+    needed: [Amount; 2],
+    /// The next turn, at least a window after the last.
+    turns_at: Instant,
     /// In thousandths of a unit times the window's nanoseconds, so that growth is a whole number.
     credit: i128,
     in_flight: Amount,
@@ -84,29 +85,31 @@ impl Bucket {
     /// life or the one before.
     pub(super) fn new(limit: Amount, window: Duration, dearest: Amount, born: Instant) -> Self {
         let window = window + window / SLACK_PART;
-        let mut bucket = Self {
+        Self {
             window: u64::try_from(window.as_nanos()).unwrap_or(u64::MAX),
             limit,
             dearest,
-            cap: Amount::ZERO,
-            slow: Amount::ZERO,
-            calm_at: born + window,
+            cap: Amount(limit.0 / RESERVE_PART),
+            needed: [lump(limit, dearest), Amount::ZERO],
+            turns_at: born + window,
             credit: 0,
             in_flight: Amount::ZERO,
             at: born,
-        };
-        (bucket.cap, bucket.slow) = (bucket.reserve(), bucket.lump());
-        bucket
+        }
     }
 
     /// The reserve when no lump is about.
-    fn reserve(&self) -> Amount {
+    fn least_reserve(&self) -> Amount {
         Amount(self.limit.0 / RESERVE_PART)
     }
 
-    /// The reserve when there may be one.
-    fn lump(&self) -> Amount {
-        lump(self.limit, self.dearest)
+    /// The reserve that growth goes by: the largest that was needed in the last window.
+    fn reserve(&self) -> Amount {
+        self.needed[0].max(self.needed[1]).max(self.least_reserve())
+    }
+
+    fn need(&mut self, reserve: Amount) {
+        self.needed[0] = self.needed[0].max(reserve);
     }
 
     pub(super) fn limit(&self) -> Amount {
@@ -128,31 +131,25 @@ impl Bucket {
 
     /// Lets credit grow until `now`.
     fn settle(&mut self, now: Instant) {
-        if now > self.at {
-            let slowed = nanos(self.calm_at.min(now).saturating_duration_since(self.at));
-            let calm = nanos(now.saturating_duration_since(self.calm_at.max(self.at)));
-            self.credit += slowed * i128::from(self.limit.minus(self.slow).0);
-            self.credit += calm * i128::from(self.limit.minus(self.reserve()).0);
-            self.at = now;
+        while now > self.at {
+            let until = now.min(self.turns_at.max(self.at));
+            let rate = self.limit.minus(self.reserve());
+            self.credit += nanos(until.saturating_duration_since(self.at)) * i128::from(rate.0);
+            self.credit = self.credit.min(self.worth(self.cap.minus(self.in_flight)));
+            self.at = until;
+            if self.at >= self.turns_at {
+                self.needed = [self.cap.max(self.in_flight), self.needed[0]];
+                self.turns_at = self.at + self.window();
+            }
         }
         self.credit = self.credit.min(self.worth(self.cap.minus(self.in_flight)));
-        if self.at >= self.calm_at {
-            self.slow = self.lump();
-        }
-        if self.credit + self.worth(self.in_flight) > self.worth(self.reserve()) {
-            self.calm_at = self.at + self.window();
-        }
     }
 
     /// A call of this price is the next one; zero: there is none.
     pub(super) fn expect(&mut self, now: Instant, price: Amount) {
         self.settle(now);
-        if price > self.reserve() {
-            self.cap = self.lump();
-            self.calm_at = self.at + self.window();
-        } else {
-            self.cap = self.reserve();
-        }
+        self.cap = price.max(self.least_reserve());
+        self.need(self.cap);
         self.settle(now);
     }
 
@@ -165,14 +162,14 @@ impl Bucket {
         if missing <= 0 {
             return Some(self.at);
         }
-        let slow_rate = i128::from(self.limit.minus(self.slow).0);
-        let slowed = nanos(self.calm_at.saturating_duration_since(self.at));
-        if slow_rate * slowed >= missing {
-            return Some(self.at + duration(missing, slow_rate));
-        }
+        // It grows so until the next turn, after which it may grow faster: who asks again then hears.
         let rate = i128::from(self.limit.minus(self.reserve()).0);
-        let calm = self.calm_at.max(self.at);
-        (rate > 0).then(|| calm + duration(missing - slow_rate * slowed, rate))
+        let is_turning = self.turns_at <= self.at;
+        let by_turn = nanos(self.turns_at.saturating_duration_since(self.at)) * rate;
+        if rate > 0 && (is_turning || by_turn >= missing) {
+            return Some(self.at + duration(missing, rate));
+        }
+        (self.limit > Amount::ZERO).then(|| self.turns_at.max(self.at + Duration::from_millis(1)))
     }
 
     /// Spends. The caller has seen that [`Bucket::ready_at`] is not in the future.
@@ -201,19 +198,22 @@ impl Bucket {
         if limit == self.limit {
             return;
         }
-        if limit > self.limit {
+        let was = self.limit;
+        self.limit = limit;
+        if limit > was {
             // Whoever had the gained part may have just let a lump through.
-            let was = if self.at < self.calm_at { self.slow } else { self.reserve() };
-            let gained = lump(limit.minus(self.limit), self.dearest);
-            self.limit = limit;
-            self.slow = was.plus(gained).max(self.lump());
-            self.calm_at = self.at + self.window();
+            let gained = lump(limit.minus(was), self.dearest);
+            let kept = self.needed[0].max(self.needed[1]).max(Amount(was.0 / RESERVE_PART));
+            self.need(kept.plus(gained));
+            self.turns_at = self.at + self.window();
         } else {
-            let kept = u128::from(self.slow.0) * u128::from(limit.0) / u128::from(self.limit.0);
-            self.limit = limit;
-            self.slow = Amount(u64::try_from(kept).unwrap_or(u64::MAX)).max(self.lump());
+            let share = |needed: Amount| {
+                let kept = u128::from(needed.0) * u128::from(limit.0) / u128::from(was.0);
+                Amount(u64::try_from(kept).unwrap_or(u64::MAX))
+            };
+            self.needed = self.needed.map(share);
         }
-        self.cap = self.reserve();
+        self.cap = self.least_reserve();
         self.settle(now);
     }
 
@@ -229,11 +229,13 @@ impl Bucket {
         self.at
     }
 
-    /// Whether one that is made anew, born at `born`, would be the same.
+    /// Whether one that is made anew, born at `born`, would be no different, or have less.
     pub(super) fn is_as_new(&mut self, now: Instant, born: Instant) -> bool {
         self.expect(now, Amount::ZERO);
-        let is_calm = self.at >= self.calm_at || (self.calm_at <= born + self.window() && self.slow == self.lump());
-        self.at <= now && is_calm && self.in_flight == Amount::ZERO && self.credit == self.worth(self.reserve())
+        let newborn = Self::new(self.limit, Duration::ZERO, self.dearest, born);
+        let is_newborn = self.turns_at <= born + self.window() && self.reserve() <= newborn.reserve();
+        let is_calm = is_newborn || self.reserve() == self.least_reserve();
+        self.at <= now && is_calm && self.in_flight == Amount::ZERO && self.credit == self.worth(self.least_reserve())
     }
 }
 

@@ -196,7 +196,7 @@ impl<W> Desk<W> {
     }
 
     /// Forgets lines that made anew would be the same.
-    fn let_leave(&mut self, now: Instant) {
+    pub(super) fn let_leave(&mut self, now: Instant) {
         for _ in 0..LOOKED_AT {
             match self.leaving.front() {
                 Some((_, since)) if *since + LEAVES_AFTER <= now => {}
