@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use domain::{ConnectionId, OrganisationId};
+use store::keys::Scope;
 
 /// Turns Gmail mailboxes into an exactly-once stream on Kafka.
 #[derive(Debug, Parser)]
@@ -49,6 +50,9 @@ pub(crate) enum Command {
     /// Create, list and revoke API keys
     #[command(subcommand)]
     Keys(Keys),
+    /// Move refresh tokens to another token key
+    #[command(subcommand)]
+    Tokens(Tokens),
     /// Add, list and delete connected mailboxes
     #[command(subcommand)]
     Connections(Connections),
@@ -155,6 +159,9 @@ pub(crate) enum Keys {
         /// What to call the key, and a new organisation
         #[arg(long, value_name = "TEXT", default_value = "cli")]
         name: String,
+        /// What the key may do: read, write, or both with a comma between
+        #[arg(long = "scopes", value_name = "SCOPES", value_delimiter = ',', default_value = "read,write")]
+        scopes: Vec<Scope>,
         #[command(flatten)]
         output: Output,
     },
@@ -170,6 +177,18 @@ pub(crate) enum Keys {
     Revoke {
         /// The key's id, as `keys list` shows it
         id: uuid::Uuid,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Tokens {
+    /// Move every refresh token to the first key of store.token_key, while everything runs; repeatable
+    Rotate {
+        /// Tokens of one transaction
+        #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        batch: u32,
         #[command(flatten)]
         output: Output,
     },

@@ -102,6 +102,7 @@ async fn run(cli: Cli, mut settings: Settings) -> anyhow::Result<Outcome> {
         Command::Topics(topics) => command::topics::run(topics, &settings).await?,
         Command::Organisations(what) => command::organisations::run(what, &settings).await?,
         Command::Keys(keys) => command::keys::run(keys, &settings).await?,
+        Command::Tokens(tokens) => command::tokens::run(tokens, &settings).await?,
         Command::Connections(connections) => command::connections::run(connections, &settings).await?,
         Command::Sync(sync) => return command::sync::run(&sync, &settings, &shutdown).await,
         Command::Tail(tail) => command::tail::run(&tail, &settings, &shutdown).await?,
@@ -123,6 +124,7 @@ const fn is_service(command: &Command) -> bool {
         | Command::Topics(_)
         | Command::Organisations(_)
         | Command::Keys(_)
+        | Command::Tokens(_)
         | Command::Connections(_)
         | Command::Sync(_)
         | Command::Tail(_)

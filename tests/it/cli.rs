@@ -194,11 +194,20 @@ async fn keys_are_shown_once_and_stop_when_revoked() {
     assert!(!stdout(&listed).contains(key) && !stdout(&listed).contains(first["key"].as_str().unwrap()));
     let listed = json(&listed);
     assert_eq!(listed.as_array().unwrap().len(), 2);
+    assert_eq!(listed[0]["scopes"], serde_json::json!(["read", "write"]));
+    assert!(listed[0]["prefix"].as_str().is_some_and(|prefix| key.starts_with(prefix)), "{listed}");
+    assert!(listed[0]["lastUsedAt"].is_null(), "{listed}");
+    let reader = run(&place, &["keys", "create", "--organisation", organisation, "--scopes", "read", "--json"]).await;
+    assert_eq!(json(&reader)["scopes"], serde_json::json!(["read"]));
+    assert_eq!(run(&place, &["keys", "create", "--scopes", "all"]).await.status.code(), Some(2));
+    let listed = json(&run(&place, &["keys", "list", "--organisation", organisation, "--json"]).await);
+    let (reader, listed) = (&listed[0], serde_json::json!([listed[1], listed[2]]));
+    assert_eq!(reader["scopes"], serde_json::json!(["read"]));
     assert!(listed[0]["name"] == "second" && listed[0]["revokedAt"].is_null() && listed[0].get("key").is_none());
 
     let id = listed[0]["keyId"].as_str().unwrap();
     assert_eq!(run(&place, &["keys", "revoke", id]).await.status.code(), Some(0));
-    assert!(json(&run(&place, &list).await)[0]["revokedAt"].is_string());
+    assert!(json(&run(&place, &list).await)[1]["revokedAt"].is_string());
     let again = run(&place, &["keys", "revoke", id]).await;
     assert_eq!(again.status.code(), Some(1));
     assert!(stderr(&again).contains(id));

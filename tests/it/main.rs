@@ -36,3 +36,4 @@ mod secrets;
 mod simulator;
 mod stack;
 mod store;
+mod tokens;

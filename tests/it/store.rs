@@ -3,6 +3,7 @@
 mod connecting;
 mod outages;
 mod projection;
+mod rotation;
 mod rows;
 mod schema;
 mod tenants;

@@ -18,6 +18,7 @@ pub mod keys;
 mod migrate;
 pub mod organisations;
 pub mod projection;
+pub mod rotation;
 mod row;
 pub mod schedule;
 mod session;
@@ -84,11 +85,12 @@ impl Store {
         migrate::run(&self.target).await
     }
 
-    /// Checks that the token keys of the settings are those that were used here before, so that a mistyped key is
-    /// told at start and not mailbox by mailbox. Without token keys it checks nothing.
+    /// Checks that the token keys of the settings are those that were used here before, and all that tokens lie under,
+    /// so that a mistyped or missing key is told at start and not mailbox by mailbox. Without token keys it checks
+    /// nothing.
     ///
     /// # Errors
-    /// [`Error::TokenKey`] when a key has another's id, [`Error::Unavailable`] while Postgres is away.
+    /// [`Error::TokenKey`] when a key has another's id or is missing, [`Error::Unavailable`] while Postgres is away.
     pub async fn check_token_keys(&self) -> Result<(), Error> {
         match &self.token_keys {
             Some(keys) => token::check(self, keys).await,

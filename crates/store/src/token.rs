@@ -11,6 +11,7 @@ use domain::{ConnectionId, OrganisationId};
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
+use crate::row::Reader;
 use crate::{Error, Store};
 
 /// Why a token key cannot be used, or a refresh token not be read.
@@ -89,6 +90,12 @@ impl TokenKeys {
         format!("{id}:{}", STANDARD.encode(bytes.as_slice())).into()
     }
 
+    /// The id of the key that encrypts.
+    pub(crate) fn first(&self) -> &str {
+        let (id, _) = self.keys.first().expect("there is always a first key");
+        id
+    }
+
     pub(crate) fn seal(&self, secret: &SecretString, aad: &[u8]) -> Sealed {
         let (key_id, cipher) = self.keys.first().expect("there is always a first key");
         // 192 random bits: no nonce is met twice in practice, whoever else writes.
@@ -125,7 +132,8 @@ pub(crate) fn bound_to(organisation_id: OrganisationId, connection_id: Connectio
     [b"mailtide refresh token v1" as &[u8], organisation_id.as_bytes(), connection_id.as_bytes()].concat()
 }
 
-/// Leaves a known value under every key, and opens what was left before.
+/// Leaves a known value under every key, and opens what was left before; then looks for tokens under keys that are not
+/// there.
 pub(crate) async fn check(store: &Store, keys: &TokenKeys) -> Result<(), Error> {
     const WHAT: &str = "check the token keys";
     const KNOWN: &str = "mailtide token key check v1";
@@ -143,7 +151,16 @@ pub(crate) async fn check(store: &Store, keys: &TokenKeys) -> Result<(), Error> 
         let opened = keys.open(&left.unwrap_or(sealed), id.as_bytes());
         opened.map_err(|reason| Error::TokenKey { what: WHAT, reason })?;
     }
-    Ok(())
+    let ids: Vec<&str> = keys.keys.iter().map(|(id, _)| id.as_str()).collect();
+    let missing = "SELECT token_key_id FROM connections
+                   WHERE revoked_at IS NULL AND token_key_id <> ALL ($1) AND token_key_id <> '' LIMIT 1";
+    match session.row(missing, &[&ids]).await? {
+        None => Ok(()),
+        Some(row) => {
+            let id = Reader { what: WHAT, row: &row }.get("token_key_id")?;
+            Err(Error::TokenKey { what: WHAT, reason: TokenKeyError::Unknown { id } })
+        }
+    }
 }
 
 impl TokenKeys {

@@ -46,30 +46,34 @@ impl Shown {
         }
     }
 
-    fn row(&self) -> [String; 6] {
+    fn row(&self) -> [String; 8] {
         [
             self.organisation_id.to_string(),
             self.key_id.to_string(),
             self.name.clone(),
             format!("{}…", self.prefix),
+            self.scopes.join(", "),
             self.created_at.clone(),
+            self.last_used_at.clone().unwrap_or_else(|| "never".to_owned()),
             self.revoked_at.clone().unwrap_or_else(|| "no".to_owned()),
         ]
     }
 }
 
-const HEADER: [&str; 6] = ["organisation", "key id", "name", "key", "created", "revoked"];
+const HEADER: [&str; 8] = ["organisation", "key id", "name", "key", "scopes", "created", "last used", "revoked"];
 
 /// Creates, lists or revokes.
 pub(crate) async fn run(what: Keys, settings: &Settings) -> anyhow::Result<()> {
     let store = service::open(settings).await?;
     match what {
-        Keys::Create { organisation, name, output } => {
+        Keys::Create { organisation, name, mut scopes, output } => {
+            scopes.sort_unstable();
+            scopes.dedup();
             let organisation = match organisation {
                 Some(organisation) => organisation,
                 None => organisations::create(&store, &name, now()).await?.organisation_id,
             };
-            let (key, text) = keys::create(&store, organisation, &name, &[Scope::Read, Scope::Write], now()).await?;
+            let (key, text) = keys::create(&store, organisation, &name, &scopes, now()).await?;
             let shown = Shown { key: Some(text.expose_secret().to_owned()), ..Shown::new(organisation, key) };
             if output.json {
                 return output::line(&shown);

@@ -6,6 +6,7 @@ pub(crate) mod keys;
 pub(crate) mod organisations;
 pub(crate) mod sync;
 pub(crate) mod tail;
+pub(crate) mod tokens;
 pub(crate) mod topics;
 
 use domain::Timestamp;

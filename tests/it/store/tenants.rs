@@ -128,11 +128,12 @@ async fn a_key_that_is_missing_or_wrong_is_named() {
         let token_keys = keys.as_ref().and_then(super::keys);
         Store::connect(&Settings { token_keys, ..settings(&place) }).unwrap()
     };
-    // Another key first: old tokens need the old key behind it.
+    // Another key first: old tokens need the old key behind it, which is told at start.
     let unknown = with(Some(TokenKeys::generate("next")));
-    unknown.check_token_keys().await.unwrap();
-    let error = connections::refresh_token(&unknown, ours, connection).await.unwrap_err();
     let reason = TokenKeyError::Unknown { id: "test".to_owned() };
+    let error = unknown.check_token_keys().await.unwrap_err();
+    assert!(matches!(&error, Error::TokenKey { reason: found, .. } if *found == reason), "{error:?}");
+    let error = connections::refresh_token(&unknown, ours, connection).await.unwrap_err();
     assert!(matches!(&error, Error::TokenKey { reason: found, .. } if *found == reason), "{error:?}");
     // Another key under the old id is told at start.
     let wrong = with(Some(TokenKeys::generate("test")));
