@@ -16,8 +16,9 @@ use crate::Settings;
 use crate::idempotency::Keyed;
 use crate::known::Known;
 use crate::limits::{Bucket, Buckets};
+use crate::outage::Outage;
 use crate::problem::{Code, Problem};
-use crate::rows::Rows;
+use crate::rows::{Answer, Rows};
 use crate::streams::Streams;
 use crate::upkeep::Uses;
 
@@ -35,6 +36,8 @@ pub(crate) struct App {
     buckets: Buckets,
     uses: Arc<Uses>,
     connections: Known<(OrganisationId, ConnectionId), TokenVersion>,
+    /// Whether Postgres is away.
+    pub(crate) outage: Arc<Outage>,
     pub(crate) streams: Arc<Streams>,
     pub(crate) stream_limits: StreamLimits,
 }
@@ -68,17 +71,24 @@ impl App {
     /// Puts the parts together; starts the task that inserts rows.
     pub(crate) fn new(settings: &Settings, producer: Producer, commands: Arc<str>, store: Store) -> Self {
         let millis = |span: std::time::Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
+        let outage = Arc::new(Outage::new());
         Self {
             api_key_header: settings.api_key_header.clone(),
             job_deadline: domain::Duration::from_millis(millis(settings.job_deadline)),
             backfill_deadline: domain::Duration::from_millis(millis(settings.backfill_deadline)),
             commands,
             producer,
-            rows: Rows::start(store.clone(), settings.max_in_flight),
-            keys: Known::new(settings.cache_entries, settings.cache_ttl),
+            rows: Rows::start(store.clone(), Arc::clone(&outage), settings.max_in_flight, settings.outage_rows),
+            keys: Known::new(settings.cache_entries, settings.cache_ttl, settings.outage_grace, Arc::clone(&outage)),
             buckets: Buckets::new(settings.rate_limit, settings.rate_burst, settings.cache_entries),
             uses: Arc::default(),
-            connections: Known::new(settings.cache_entries, settings.cache_ttl),
+            connections: Known::new(
+                settings.cache_entries,
+                settings.cache_ttl,
+                settings.outage_grace,
+                Arc::clone(&outage),
+            ),
+            outage,
             streams: Arc::new(Streams::new(settings.streams, settings.streams_per_key)),
             stream_limits: StreamLimits { heartbeat: settings.stream_heartbeat, age: settings.stream_age },
             store,
@@ -101,7 +111,8 @@ impl App {
         let text = key.to_str().map_err(|_| self.challenge(Code::ApiKeyInvalid))?;
         let hash: [u8; 32] = Sha256::digest(text.as_bytes()).into();
         let ask = async { Ok(store::keys::authenticate(&self.store, text).await?.map(|key| self.caller(key))) };
-        let caller = self.keys.get(hash, ask).await.map_err(|error| database_problem(&error))?;
+        let caller =
+            self.keys.get(hash, ask, store::Error::is_unavailable).await.map_err(|error| database_problem(&error))?;
         let caller = caller.ok_or_else(|| self.challenge(Code::ApiKeyInvalid))?;
         self.buckets.take(&caller.bucket).map_err(|wait| {
             let seconds = u32::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
@@ -174,7 +185,9 @@ impl App {
             deadline: requested_at + if wanted.window.is_some() { self.backfill_deadline } else { self.job_deadline },
         };
         self.produce(&command, connection_id, requested_at, trace(headers)).await?;
-        self.rows.insert(command).await.map_err(|_| Code::DatabaseUnavailable)?;
+        // What was promised to be answered the same again has to be known before it is answered.
+        let answer = if keyed.is_some() { Answer::WithRow } else { Answer::Anyhow };
+        self.rows.insert(command, answer).await.map_err(|_| Code::DatabaseUnavailable)?;
         Ok(job_id)
     }
 
@@ -206,7 +219,8 @@ impl App {
             let found = store::connections::find(&self.store, organisation, connection).await?;
             Ok(found.map(|found| found.token_version))
         };
-        self.connections.get((organisation, connection), ask).await.map_err(|error| database_problem(&error))
+        let known = self.connections.get((organisation, connection), ask, store::Error::is_unavailable).await;
+        known.map_err(|error| database_problem(&error))
     }
 
     /// Drops what is remembered of a connection, which has changed.
@@ -235,13 +249,22 @@ impl App {
         page.map_err(|error| database_problem(&error))
     }
 
-    /// The organisation's job.
+    /// The organisation's job. One whose row may be on its way, after an outage, is not said not to exist.
     pub(crate) async fn job(
         &self,
         organisation: OrganisationId,
         job: JobId,
     ) -> Result<Option<store::jobs::Job>, Problem> {
-        store::jobs::find(&self.store, organisation, job).await.map_err(|error| database_problem(&error))
+        let found = store::jobs::find(&self.store, organisation, job).await.map_err(|error| {
+            if error.is_unavailable() {
+                self.outage.went_on();
+            }
+            database_problem(&error)
+        })?;
+        if found.is_none() && self.outage.may_hide(job) {
+            return Err(Code::DatabaseUnavailable.into());
+        }
+        Ok(found)
     }
 }
 

@@ -21,6 +21,7 @@ use url::Url;
 use crate::Settings;
 use crate::app::{App, database_problem, now};
 use crate::problem::Problem;
+use crate::rows::Answer;
 
 /// The path that Google sends browsers back to.
 pub(crate) const CALLBACK: &str = "gmail-connections/oauth-callback";
@@ -156,7 +157,7 @@ impl App {
         for command in [Some(sync), backfill].into_iter().flatten() {
             self.produce(&command, connection_id, requested_at, trace).await?;
             // Without it the projector writes the row.
-            let _ = self.rows.insert(command).await;
+            let _ = self.rows.insert(command, Answer::Anyhow).await;
         }
         connections::first_sync_done(&self.store, first).await.map_err(|error| database_problem(&error))
     }

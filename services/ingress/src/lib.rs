@@ -12,6 +12,7 @@ mod idempotency;
 mod known;
 mod limits;
 mod metrics;
+mod outage;
 mod problem;
 mod push;
 mod rows;
@@ -40,6 +41,7 @@ pub use settings::Settings;
 use crate::app::App;
 use crate::consent::Google;
 use crate::guard::Guarded;
+use crate::outage::Outage;
 use crate::push::Pushes;
 use crate::server::Limits;
 use crate::streams::Streams;
@@ -47,6 +49,9 @@ use crate::upkeep::Uses;
 
 /// How often readiness is looked at anew.
 const READINESS: Duration = Duration::from_secs(2);
+
+/// The same while Postgres is away: what is remembered is used instead of asked for until it is known to be back.
+const AWAY: Duration = Duration::from_millis(250);
 
 /// The service, bound to its address and ready to serve.
 pub struct Ingress {
@@ -58,6 +63,7 @@ pub struct Ingress {
     google: Arc<Google>,
     uses: Arc<Uses>,
     streams: Arc<Streams>,
+    outage: Arc<Outage>,
     ready: Check,
 }
 
@@ -80,7 +86,7 @@ impl Ingress {
         let producer = Producer::new(kafka, "ingress")?;
         let commands = topics.name(Topic::Poll).clone();
         let app = Arc::new(App::new(settings, producer, commands, store.clone()));
-        let (uses, streams) = (app.uses(), Arc::clone(&app.streams));
+        let (uses, streams, outage) = (app.uses(), Arc::clone(&app.streams), Arc::clone(&app.outage));
         let pushes = Pushes::new(settings, &app)?;
         let listener = TcpListener::bind(settings.listen)
             .await
@@ -100,6 +106,7 @@ impl Ingress {
             google,
             uses,
             streams,
+            outage,
             ready,
         })
     }
@@ -118,7 +125,7 @@ impl Ingress {
     /// None that would end it; the signature is that of every service.
     pub async fn serve(self, shutdown: Shutdown) -> anyhow::Result<()> {
         tracing::info!(address = %self.address()?, "API open");
-        let watch = tokio::spawn(watch_readiness(self.ready, self.store.clone(), shutdown.clone()));
+        let watch = tokio::spawn(watch_postgres(self.ready, self.store.clone(), self.outage, shutdown.clone()));
         let upkeep = tokio::spawn(upkeep::run(self.store.clone(), self.uses, shutdown.clone()));
         let unfinished = tokio::spawn(unfinished::run(self.app, self.google, shutdown.clone()));
         let streams = tokio::spawn({
@@ -150,14 +157,28 @@ pub async fn run(
 
 /// Ready while Postgres answers, and not once the end has begun. Kafka is left out: without it the job reads still
 /// work, and the sync call says for itself that it does not.
-async fn watch_readiness(ready: Check, store: Store, shutdown: Shutdown) {
+async fn watch_postgres(ready: Check, store: Store, outage: Arc<Outage>, shutdown: Shutdown) {
     while !shutdown.is_requested() {
-        match store.ping().await {
-            Ok(()) => ready.pass(),
-            Err(error) => ready.fail(error.to_string()),
-        }
+        let answered = tokio::time::timeout(READINESS, store.ping()).await;
+        let pause = match answered {
+            Ok(Ok(())) => {
+                outage.ended();
+                ready.pass();
+                READINESS
+            }
+            Ok(Err(error)) => {
+                outage.went_on();
+                ready.fail(error.to_string());
+                AWAY
+            }
+            Err(_) => {
+                outage.went_on();
+                ready.fail(format!("Postgres has not answered within {READINESS:?}"));
+                AWAY
+            }
+        };
         tokio::select! {
-            () = tokio::time::sleep(READINESS) => {}
+            () = tokio::time::sleep(pause) => {}
             () = shutdown.requested() => {}
         }
     }

@@ -83,6 +83,11 @@ pub(crate) fn push_command() {
     metrics::counter!("mailtide_push_commands_total").increment(1);
 }
 
+/// So many `queued` rows wait for Postgres.
+pub(crate) fn rows_kept(rows: usize) {
+    metrics::gauge!("mailtide_ingress_rows_kept").set(u32::try_from(rows).unwrap_or(u32::MAX));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

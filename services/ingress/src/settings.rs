@@ -28,6 +28,10 @@ pub struct Settings {
     pub header_timeout: Duration,
     /// How long API keys and connections are remembered before Postgres is asked again: a key revoked stops within it.
     pub cache_ttl: Duration,
+    /// How much longer they are remembered while Postgres is away: syncs of known keys and connections go on for it.
+    pub outage_grace: Duration,
+    /// `queued` rows that are kept while Postgres is away; without room for its row a sync is answered 503.
+    pub outage_rows: usize,
     /// API keys and connections remembered at most, each.
     pub cache_entries: u64,
     /// Requests a second that an API key may make over time, counted by each instance for itself.
@@ -99,6 +103,16 @@ impl Settings {
                 Duration::from_secs(3),
                 "How long API keys and connections are remembered; a revoked key stops within it",
             ),
+            outage_grace: source.duration(
+                "ingress.outage_grace",
+                Duration::from_secs(60),
+                "How much longer they are remembered while Postgres is away, so that syncs go on; 0s for not at all",
+            ),
+            outage_rows: source.read(
+                "ingress.outage_rows",
+                10_000,
+                "Rows of accepted jobs that are kept while Postgres is away; beyond it syncs are answered 503",
+            ),
             cache_entries: source.read(
                 "ingress.cache_entries",
                 100_000,
@@ -165,6 +179,12 @@ impl Settings {
         }
         if self.cache_ttl > Duration::from_secs(4) {
             source.error("ingress.cache_ttl", "must be at most 4s: a revoked key has to stop within 5s");
+        }
+        if self.outage_grace > Duration::from_secs(600) {
+            source.error("ingress.outage_grace", "must be at most 10m: a key revoked meanwhile may go on for as long");
+        }
+        if self.outage_rows > 1_000_000 {
+            source.error("ingress.outage_rows", "must be at most 1000000");
         }
         if self.header_timeout < Duration::from_millis(10) {
             source.error("ingress.header_timeout", "must be at least 10ms");

@@ -62,7 +62,14 @@ impl Api {
 
     /// One more instance, on the same broker and database.
     pub(super) async fn beside(&self) -> Beside {
-        let (_, base, shutdown) = instance(&self.settings).await;
+        self.beside_with(&[]).await
+    }
+
+    /// The same, with other settings.
+    pub(super) async fn beside_with(&self, changes: &[(&str, &str)]) -> Beside {
+        let mut settings = self.settings.clone();
+        settings.extend(changes.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        let (_, base, shutdown) = instance(&settings).await;
         Beside { base, shutdown }
     }
 

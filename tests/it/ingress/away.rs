@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use devstack::{Kafka, KafkaOptions, Postgres, PostgresOptions};
+use devstack::{Database, Kafka, KafkaOptions, Postgres, PostgresOptions};
 use reqwest::{Method, StatusCode};
 
-use super::api::{Api, assert_problem};
-use crate::support::{LONG, Place, wait_until};
+use super::api::{Api, KEY, assert_problem, sync_path, tenant};
+use crate::support::{LONG, Place, committed, wait_until};
 
 /// No answer may take longer.
 const PROMPT: Duration = Duration::from_secs(5);
@@ -48,46 +48,171 @@ async fn without_the_broker_a_sync_is_answered_503_in_time_and_later_works_again
     tokio::task::spawn_blocking(move || drop(kafka)).await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_the_database_requests_are_answered_503_in_time_and_later_work_again() {
-    let postgres = tokio::task::spawn_blocking(|| {
+/// A Postgres of the test's own, and the settings that lead there.
+async fn own_postgres(name: &str, changes: &[(&str, &str)]) -> (Postgres, Database, Api) {
+    let started = tokio::task::spawn_blocking(|| {
         let postgres = Postgres::start(&PostgresOptions { own: true }).unwrap();
         let database = postgres.database("away").unwrap();
         (postgres, database)
     });
-    let (mut postgres, database) = postgres.await.unwrap();
-    let place = Place::new("no-database");
+    let (postgres, database) = started.await.unwrap();
+    let place = Place::new(name);
     let mut settings = place.settings();
     settings.insert("DATABASE_URL".to_owned(), database.url().to_owned());
     settings.remove("MAILTIDE_DATABASE_SCHEMA");
+    settings.extend(changes.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
     let api = Api::start_with(place, settings).await;
-    let job = api.sync().await;
+    (postgres, database, api)
+}
 
-    let postgres = tokio::task::spawn_blocking(move || {
+async fn killed(mut postgres: Postgres) -> Postgres {
+    let killed = tokio::task::spawn_blocking(move || {
         postgres.kill().unwrap();
         postgres
     });
-    let mut postgres = postgres.await.unwrap();
-    let asked = Instant::now();
-    let looked = api.request(Method::GET, &job).send().await.unwrap();
-    assert_problem(looked, 503, "Server.DatabaseUnavailable").await;
-    // Once with a key that is remembered still, once with one that is not.
-    let triggered = api.request(Method::POST, &api.sync_path()).send().await.unwrap();
-    assert_problem(triggered, 503, "Server.DatabaseUnavailable").await;
-    assert!(asked.elapsed() < PROMPT * 2, "{:?}", asked.elapsed());
+    killed.await.unwrap()
+}
 
-    let postgres = tokio::task::spawn_blocking(move || {
+async fn restarted(mut postgres: Postgres) -> Postgres {
+    let restarted = tokio::task::spawn_blocking(move || {
         postgres.restart().unwrap();
         postgres
     });
-    let postgres = postgres.await.unwrap();
-    wait_until(LONG, "jobs can be read again", || async {
-        api.request(Method::GET, &job).send().await.unwrap().status() == StatusCode::OK
-    })
-    .await;
-    wait_until(LONG, "syncs are taken again", || async {
-        api.request(Method::POST, &api.sync_path()).send().await.unwrap().status() == StatusCode::ACCEPTED
-    })
-    .await;
+    restarted.await.unwrap()
+}
+
+async fn dropped(postgres: Postgres, database: Database) {
     tokio::task::spawn_blocking(move || drop((database, postgres))).await.unwrap();
+}
+
+/// Keys and connections are forgotten soon enough that all of it goes by what is remembered for an outage.
+const SOON_STALE: (&str, &str) = ("MAILTIDE_INGRESS_CACHE_TTL", "50ms");
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_the_database_syncs_of_known_mailboxes_go_on_and_no_look_is_answered_wrongly() {
+    let (postgres, database, api) = own_postgres("no-database", &[SOON_STALE]).await;
+    let beside = api.beside().await;
+    let stranger = tenant(&api.store).await;
+    let job = api.sync().await;
+    let ask = async |base: &str, path: &str| {
+        api.client.get(format!("{base}{path}")).header(KEY, &api.tenant.key).send().await.unwrap()
+    };
+    assert_eq!(ask(&beside.base, &job).await.status(), StatusCode::OK);
+
+    let postgres = killed(postgres).await;
+    let prompt = async |request: reqwest::RequestBuilder| {
+        let asked = Instant::now();
+        let answer = request.send().await.unwrap();
+        assert!(asked.elapsed() < PROMPT, "{:?}", asked.elapsed());
+        answer
+    };
+    assert_problem(prompt(api.request(Method::GET, &job)).await, 503, "Server.DatabaseUnavailable").await;
+    assert_problem(prompt(api.request(Method::GET, "/jobs")).await, 503, "Server.DatabaseUnavailable").await;
+    let unknown = api.request_as(&stranger.key, Method::POST, &sync_path(&stranger.connection.to_string()));
+    assert_problem(prompt(unknown).await, 503, "Server.DatabaseUnavailable").await;
+    let keyed = api.request(Method::POST, &api.sync_path()).header("idempotency-key", "one");
+    assert_problem(prompt(keyed).await, 503, "Server.DatabaseUnavailable").await;
+    let mut accepted = Vec::new();
+    for _ in 0..20 {
+        let answer = prompt(api.request(Method::POST, &api.sync_path())).await;
+        assert_eq!(answer.status(), StatusCode::ACCEPTED);
+        accepted.push(answer.headers()["location"].to_str().unwrap().to_owned());
+    }
+    for base in [&api.base, &beside.base] {
+        assert_problem(ask(base, &accepted[0]).await, 503, "Server.DatabaseUnavailable").await;
+    }
+    let commands = committed(&api.place.topic("gmail.connection.poll")).await;
+    assert_eq!(commands.len(), 1 + accepted.len(), "every command accepted is written, and none else");
+
+    let postgres = restarted(postgres).await;
+    // No projector runs: each row is the one that was kept. From the first answer on no look, anywhere, is a 404.
+    for path in &accepted {
+        for base in [&api.base, &beside.base] {
+            wait_until(LONG, "the job can be read", || async {
+                let answer = ask(base, path).await;
+                assert_ne!(answer.status(), StatusCode::NOT_FOUND);
+                answer.status() == StatusCode::OK
+            })
+            .await;
+        }
+    }
+    wait_until(LONG, "a keyed sync is taken again", || async {
+        let keyed = api.request(Method::POST, &api.sync_path()).header("idempotency-key", "one");
+        keyed.send().await.unwrap().status() == StatusCode::ACCEPTED
+    })
+    .await;
+    wait_until(LONG, "what does not exist is said not to", || async {
+        ask(&api.base, &format!("/jobs/{}", uuid::Uuid::now_v7())).await.status() == StatusCode::NOT_FOUND
+    })
+    .await;
+    dropped(postgres, database).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_the_database_syncs_go_on_in_a_bounded_number_and_for_a_bounded_time() {
+    let (postgres, database, api) = own_postgres("bounded", &[SOON_STALE, ("MAILTIDE_INGRESS_OUTAGE_ROWS", "2")]).await;
+    let short = api.beside_with(&[("MAILTIDE_INGRESS_OUTAGE_GRACE", "1s")]).await;
+    let sync = async |base: &str| {
+        let request = api.client.post(format!("{base}{}", api.sync_path())).header(KEY, &api.tenant.key);
+        request.send().await.unwrap()
+    };
+    for base in [&api.base, &short.base] {
+        assert_eq!(sync(base).await.status(), StatusCode::ACCEPTED);
+    }
+    let postgres = killed(postgres).await;
+    for _ in 0..2 {
+        assert_eq!(sync(&api.base).await.status(), StatusCode::ACCEPTED);
+    }
+    assert_problem(sync(&api.base).await, 503, "Server.DatabaseUnavailable").await;
+    // Longer than the time that keys are remembered for; then not even the command is written.
+    wait_until(LONG, "the key is known no more", || async {
+        let written = committed(&api.place.topic("gmail.connection.poll")).await.len();
+        let refused = sync(&short.base).await.status() == StatusCode::SERVICE_UNAVAILABLE;
+        refused && committed(&api.place.topic("gmail.connection.poll")).await.len() == written
+    })
+    .await;
+    let postgres = restarted(postgres).await;
+    for base in [&api.base, &short.base] {
+        wait_until(LONG, "syncs are taken again", || async { sync(base).await.status() == StatusCode::ACCEPTED }).await;
+    }
+    dropped(postgres, database).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_a_broker_and_a_database_gone_every_call_is_503_and_both_come_back() {
+    let kafka =
+        tokio::task::spawn_blocking(|| Kafka::start(&KafkaOptions { own: true, ..KafkaOptions::default() }).unwrap());
+    let mut kafka = kafka.await.unwrap();
+    let bootstrap = kafka.bootstrap().to_owned();
+    let (postgres, database, api) =
+        own_postgres("both", &[SOON_STALE, ("KAFKA_BOOTSTRAP_SERVERS", bootstrap.as_str())]).await;
+    let job = api.sync().await;
+    let postgres = killed(postgres).await;
+    kafka = tokio::task::spawn_blocking(move || {
+        kafka.kill().unwrap();
+        kafka
+    })
+    .await
+    .unwrap();
+    for (method, path) in [(Method::GET, job.clone()), (Method::POST, api.sync_path())] {
+        let asked = Instant::now();
+        let answer = api.request(method, &path).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE, "{path}");
+        assert!(asked.elapsed() < PROMPT, "{path}: {:?}", asked.elapsed());
+    }
+    kafka = tokio::task::spawn_blocking(move || {
+        kafka.restart().unwrap();
+        kafka
+    })
+    .await
+    .unwrap();
+    let postgres = restarted(postgres).await;
+    wait_until(LONG, "it serves again", || async {
+        let read = api.request(Method::GET, &job).send().await.unwrap().status();
+        let synced = api.request(Method::POST, &api.sync_path()).send().await.unwrap().status();
+        read == StatusCode::OK && synced == StatusCode::ACCEPTED
+    })
+    .await;
+    dropped(postgres, database).await;
+    tokio::task::spawn_blocking(move || drop(kafka)).await.unwrap();
 }

@@ -51,7 +51,12 @@ impl Pushes {
         Ok(Some(Arc::new(Self {
             app: Arc::clone(app),
             verifier: Verifier::new(expected)?,
-            addresses: Known::new(settings.cache_entries, settings.cache_ttl),
+            addresses: Known::new(
+                settings.cache_entries,
+                settings.cache_ttl,
+                settings.outage_grace,
+                Arc::clone(&app.outage),
+            ),
             turns: Turns::new(settings.cache_entries, push.spacing),
             job_deadline: domain::Duration::from_millis(job_deadline),
         })))
@@ -93,7 +98,7 @@ impl Pushes {
             let found = connections::of_address(store, &address, MOST_OF_AN_ADDRESS).await?;
             Ok((!found.is_empty()).then(|| Arc::from(found)))
         };
-        let found = self.addresses.get(notice.address, ask).await.map_err(|error| {
+        let found = self.addresses.get(notice.address, ask, store::Error::is_unavailable).await.map_err(|error| {
             metrics::pushed("failed");
             database_problem(&error)
         })?;
