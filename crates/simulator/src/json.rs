@@ -147,18 +147,17 @@ impl<'m> Writer<'m> {
         self.out.split_off(start)
     }
 
-    /// Bytes that are JSON already, indented for this place.
-    pub(crate) fn raw(&mut self, bytes: &[u8]) {
+    /// Bytes that are JSON already, indented for this place; gives them as they were written.
+    pub(crate) fn raw(&mut self, bytes: &[u8]) -> &mut [u8] {
+        let start = self.out.len();
         self.out.extend_from_slice(bytes);
+        &mut self.out[start..]
     }
 
     /// A message or thread id as a value.
     pub(crate) fn hex(&mut self, id: u64) {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut text = [b'"'; 18];
-        for (at, digit) in text[1..17].iter_mut().enumerate() {
-            *digit = DIGITS[usize::try_from(id >> (60 - 4 * at) & 0xf).expect("four bits fit in a usize")];
-        }
+        put_hex(id, &mut text[1..]);
         self.out.extend_from_slice(&text);
     }
 
@@ -201,6 +200,33 @@ impl<'m> Writer<'m> {
             missing -= first;
             self.out.extend(std::iter::repeat_n(b' ', missing));
         }
+    }
+}
+
+/// Two lower-case hex digits for each byte.
+const HEX: [[u8; 2]; 256] = {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut table = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = [DIGITS[byte >> 4], DIGITS[byte & 15]];
+        byte += 1;
+    }
+    table
+};
+
+/// Writes an id over the first 16 bytes of `out`.
+pub(crate) fn put_hex(id: u64, out: &mut [u8]) {
+    for (byte, digits) in id.to_be_bytes().into_iter().zip(out.as_chunks_mut().0) {
+        *digits = HEX[usize::from(byte)];
+    }
+}
+
+/// Writes a number over the whole of `out`, which is as long as its digits are many.
+pub(crate) fn put_decimal(mut number: u64, out: &mut [u8]) {
+    for digit in out.iter_mut().rev() {
+        *digit = b'0' + u8::try_from(number % 10).expect("a digit fits in a byte");
+        number /= 10;
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use crate::json::Writer;
+use crate::json::{self, Writer};
 use crate::label::LabelSet;
 use crate::mailbox::Mailbox;
 use crate::mailbox::history::{Change, Kind, Page, Walk};
@@ -16,9 +16,10 @@ const WORTH_FORMS: usize = 8;
 /// Forms kept for a page; records of further shapes are written one by one.
 const FORMS: usize = 16;
 
-/// What a form holds where a record's id, a message's and a thread's go. Real message ids are below 2⁶³, and no
-/// label holds such a number.
-const ANY: Named = Named { record: u64::MAX - 58, id: 0xfeed_face_cafe_0001, thread: 0xfeed_face_cafe_0002 };
+/// What a form holds where a message's id and a thread's go. Real ones are below 2⁶³. Where the record's id goes it holds
+/// the least number that is as long: nothing else in a record is a number in quotes.
+const ANY_ID: u64 = 0xfeed_face_cafe_0001;
+const ANY_THREAD: u64 = 0xfeed_face_cafe_0002;
 
 /// The ids that a record of one change names.
 #[derive(Debug, Clone, Copy)]
@@ -36,13 +37,15 @@ struct Shape {
     after: LabelSet,
     /// Whether the change itself is wanted, or only the message that it touched.
     wanted: bool,
+    /// How many digits the record's id has.
+    digits: u32,
 }
 
-/// JSON with gaps.
+/// JSON with gaps, each as long as what goes there and filled with something else.
 #[derive(Debug)]
 struct Form {
-    pieces: Vec<(Vec<u8>, Gap)>,
-    end: Vec<u8>,
+    bytes: Vec<u8>,
+    gaps: Vec<(usize, Gap)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +93,8 @@ impl Pen<'_> {
         }
         let change = self.mailbox.touched_changes(self.walk, record.clone()).next()?;
         let wanted = self.walk.kinds & change.kind.bit() != 0;
-        let shape = Shape { kind: change.kind, labels: change.labels, after: change.after, wanted };
+        let digits = change.record.checked_ilog10().unwrap_or(0) + 1;
+        let shape = Shape { kind: change.kind, labels: change.labels, after: change.after, wanted, digits };
         Some((self.named(change), shape))
     }
 
@@ -103,13 +107,14 @@ impl Pen<'_> {
         let at = forms.iter().position(|(known, _)| *known == shape).or_else(|| {
             (forms.len() < FORMS).then(|| {
                 let start = writer.len();
-                self.write_single(writer, ANY, shape);
-                forms.push((shape, Form::new(&writer.take_back(start))));
+                let any = Named { record: 10_u64.pow(shape.digits - 1), id: ANY_ID, thread: ANY_THREAD };
+                self.write_single(writer, any, shape);
+                forms.push((shape, Form::new(writer.take_back(start), any)));
                 forms.len() - 1
             })
         });
         match at {
-            Some(at) => forms[at].1.fill(writer, named),
+            Some(at) => forms[at].1.fill(writer, named, shape.digits),
             None => self.write_single(writer, named, shape),
         }
     }
@@ -183,38 +188,28 @@ const fn list_of(kind: Kind) -> &'static str {
 }
 
 impl Form {
-    /// The form of a record that was written with [`ANY`].
-    fn new(written: &[u8]) -> Self {
+    /// The form of a record that was written with `any`.
+    fn new(bytes: Vec<u8>, any: Named) -> Self {
         let gaps = [
-            (format!("\"{}\"", ANY.record), Gap::Record),
-            (format!("\"{:016x}\"", ANY.id), Gap::Id),
-            (format!("\"{:016x}\"", ANY.thread), Gap::Thread),
+            (format!("\"{}\"", any.record), Gap::Record),
+            (format!("\"{:016x}\"", any.id), Gap::Id),
+            (format!("\"{:016x}\"", any.thread), Gap::Thread),
         ];
-        let mut pieces = Vec::new();
-        let (mut start, mut at) = (0, 0);
-        while at < written.len() {
-            match gaps.iter().find(|(text, _)| written[at..].starts_with(text.as_bytes())) {
-                Some((text, gap)) => {
-                    pieces.push((written[start..at].to_vec(), *gap));
-                    at += text.len();
-                    start = at;
-                }
-                None => at += 1,
-            }
-        }
-        Self { pieces, end: written[start..].to_vec() }
+        let found = |at: usize| gaps.iter().find(|(text, _)| bytes[at..].starts_with(text.as_bytes()));
+        // Behind the quote.
+        let gaps = (0..bytes.len()).filter_map(|at| found(at).map(|(_, gap)| (at + 1, *gap))).collect();
+        Self { bytes, gaps }
     }
 
-    fn fill(&self, writer: &mut Writer<'_>, named: Named) {
-        for (piece, gap) in &self.pieces {
-            writer.raw(piece);
+    fn fill(&self, writer: &mut Writer<'_>, named: Named, digits: u32) {
+        let written = writer.raw(&self.bytes);
+        for (at, gap) in &self.gaps {
             match gap {
-                Gap::Record => writer.quoted(named.record),
-                Gap::Id => writer.hex(named.id),
-                Gap::Thread => writer.hex(named.thread),
+                Gap::Record => json::put_decimal(named.record, &mut written[*at..*at + digits as usize]),
+                Gap::Id => json::put_hex(named.id, &mut written[*at..]),
+                Gap::Thread => json::put_hex(named.thread, &mut written[*at..]),
             }
         }
-        writer.raw(&self.end);
     }
 }
 
