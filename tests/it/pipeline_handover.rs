@@ -60,10 +60,9 @@ async fn i1_i2_hold_when_a_poller_stops_and_its_partitions_move() {
     services.poller.stop().await;
     end_well(&house, &jobs).await;
     wait_until(LONG, "one poller has all partitions", || async { at_work(&house).await == Some(1) }).await;
-    // What was under way is asked for again, and the page whose transaction had not ended; what was announced is not, for
-    // a walk goes on from its checkpoint.
+    // What was under way is asked for again; what was announced is not, for a walk goes on from its checkpoint.
     let most = history().into_iter().max().unwrap();
-    assert!(most <= PAGES + 2, "a mailbox was asked for {most} pages instead of {PAGES}");
+    assert!(most <= PAGES + 1, "a mailbox was asked for {most} pages instead of {PAGES}");
     house.assert_clean().await;
     second.stop().await;
 }

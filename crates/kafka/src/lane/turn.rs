@@ -45,6 +45,15 @@ const LONGEST_BACKOFF: Duration = Duration::from_millis(500);
 
 type PartOf<A> = <<A as App>::Restore as Restore>::Part;
 
+/// What to do while the brokers take a transaction in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Meanwhile {
+    /// Work on results that are there.
+    Work,
+    /// Nothing: no transaction follows that could carry what they lead to, and the work would be done again.
+    Wait,
+}
+
 /// Since when transactions abort, and when to try again.
 struct Aborting {
     since: Instant,
@@ -127,7 +136,7 @@ impl<A: App> Running<A> {
             }
         }
         if self.has_pending() {
-            self.publish()?;
+            self.publish(Meanwhile::Wait)?;
         }
         Ok(())
     }
@@ -146,7 +155,7 @@ impl<A: App> Running<A> {
         }
         self.hold_back()?;
         if self.is_due() {
-            self.publish()?;
+            self.publish(Meanwhile::Work)?;
             happened = true;
         }
         Ok(happened)
@@ -209,7 +218,7 @@ impl<A: App> Running<A> {
                     warn!(topic = %self.input, ?partitions, "Partitions were lost");
                 } else if self.has_pending() && self.aborting.is_none() {
                     // Still ours: what they have put out is published before they are given up.
-                    self.publish()?;
+                    self.publish(Meanwhile::Wait)?;
                 }
                 for partition in &partitions {
                     debug!(topic = %self.input, partition, "Partition revoked");
@@ -355,7 +364,7 @@ impl<A: App> Running<A> {
     }
 
     /// Publishes all that is pending in one transaction.
-    fn publish(&mut self) -> Result<(), Failure> {
+    fn publish(&mut self, meanwhile: Meanwhile) -> Result<(), Failure> {
         self.drop_stale();
         self.app.before_commit(&mut self.outbox);
         let touched = self.partitions.touched(&self.outbox);
@@ -368,7 +377,7 @@ impl<A: App> Running<A> {
         // lead to belongs to the next transaction: states and offsets of this one are fixed.
         let Self { app, done, partitions, next, meters, tuning, .. } = self;
         let meanwhile = || {
-            if is_full(next, tuning) {
+            if meanwhile == Meanwhile::Wait || is_full(next, tuning) {
                 return false;
             }
             let Some((assignment, done)) = done.next() else { return false };
