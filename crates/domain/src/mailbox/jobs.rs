@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::record::{Job, Purpose};
+use super::record::{Job, NeedsReauth, Purpose};
 use super::{Action, Context, GmailJobStatusChanged, JobId, Mailbox};
 use crate::command::PollGmailConnection;
 use crate::job::{JobState, Progress, Trigger};
@@ -74,11 +74,12 @@ impl JobEnd {
         Self { state: JobState::Cancelled, code: Some(code.to_owned()), detail: Some(detail) }
     }
 
-    pub(super) fn reauth() -> Self {
-        Self::failed(
-            code::REAUTH_REQUIRED,
-            "Google no longer accepts this connection's grant; connect the address again to renew it",
-        )
+    /// `cause` is Google's; it says whether somebody withdrew the grant, an administrator, or time.
+    pub(super) fn reauth(cause: &str) -> Self {
+        let detail = format!(
+            "Google no longer accepts this connection's grant ({cause}); connect the address again to renew it"
+        );
+        Self::failed(code::REAUTH_REQUIRED, detail)
     }
 
     fn deadline() -> Self {
@@ -124,8 +125,8 @@ impl Mailbox {
             Some(JobEnd::failed(code::TOO_MANY_WAITING, detail))
         } else if job.deadline <= cx.now {
             Some(JobEnd::deadline())
-        } else if self.needs_reauth.is_some() {
-            Some(JobEnd::reauth())
+        } else if let Some(NeedsReauth { cause, .. }) = &self.needs_reauth {
+            Some(JobEnd::reauth(cause))
         } else if command.window.is_some_and(crate::Window::is_empty) {
             Some(JobEnd::failed(code::EMPTY_WINDOW, "The window's `since` is not before its `until`"))
         } else {

@@ -380,11 +380,12 @@ impl Mailbox {
         if version < self.token {
             return false;
         }
+        let end = JobEnd::reauth(&cause);
         self.token = version;
         self.needs_reauth = Some(NeedsReauth { token_version: version, cause, at: cx.now });
         self.stop_calls();
         self.repoll_at = None;
-        self.end_jobs(cx, |_| true, &JobEnd::reauth(), out);
+        self.end_jobs(cx, |_| true, &end, out);
         self.tell_connection(cx, ConnectionState::NeedsReauth, Some(code::REAUTH_REQUIRED), out);
         true
     }
