@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::clock::Clock;
 use crate::consent::Consents;
@@ -54,7 +54,8 @@ pub(crate) struct Account {
     /// Its address, as it was given.
     pub(crate) email: Arc<str>,
     /// Its mailbox.
-    mailbox: Mutex<Mailbox>,
+    /// Many read it at a time, as Gmail's own front ends do.
+    mailbox: RwLock<Mailbox>,
     /// What it granted to clients.
     grants: Mutex<Grants>,
     /// Its own behaviour, where it differs from the others'.
@@ -134,7 +135,7 @@ impl World {
         let account = Arc::new(Account {
             number,
             email: email.into(),
-            mailbox: Mutex::new(Mailbox::new(&birth)),
+            mailbox: RwLock::new(Mailbox::new(&birth)),
             grants: Mutex::default(),
             behaviour: Mutex::default(),
             watch: Mutex::default(),
@@ -217,9 +218,14 @@ impl World {
 }
 
 impl Account {
-    /// The mailbox, for as long as the guard lives. One lock per mailbox: no other waits.
-    pub(crate) fn mailbox(&self) -> MutexGuard<'_, Mailbox> {
-        self.mailbox.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The mailbox, for as long as the guard lives. One lock per mailbox, shared by those that read: no other waits.
+    pub(crate) fn mailbox(&self) -> RwLockReadGuard<'_, Mailbox> {
+        self.mailbox.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its mail, to be changed.
+    pub(crate) fn mailbox_mut(&self) -> RwLockWriteGuard<'_, Mailbox> {
+        self.mailbox.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The account's id at Google, which stays when its address changes: 21 digits.

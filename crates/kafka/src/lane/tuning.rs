@@ -38,8 +38,8 @@ impl Default for Tuning {
     fn default() -> Self {
         Self {
             linger: Duration::from_millis(3),
-            transaction_records: 20_000,
-            transaction_bytes: 8 << 20,
+            transaction_records: 50_000,
+            transaction_bytes: 16 << 20,
             transaction_timeout: Duration::from_secs(15),
             delivery_timeout: Duration::from_secs(10),
             session_timeout: Duration::from_secs(10),

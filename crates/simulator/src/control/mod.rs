@@ -103,12 +103,12 @@ impl Control {
         let mut internal_ms = how.internal_ms.unwrap_or(now_ms);
         let mut delivered = Vec::new();
         let labels = match &how.labels {
-            Some(labels) => account.mailbox().labels.set_of(labels.iter().map(String::as_str))?,
+            Some(labels) => account.mailbox_mut().labels.set_of(labels.iter().map(String::as_str))?,
             None => LabelSet::system(label::INBOX | label::UNREAD),
         };
         for content in contents {
             // The lock is taken anew for each: reads go on while a large import runs.
-            let mut mailbox = account.mailbox();
+            let mut mailbox = account.mailbox_mut();
             let index = mailbox.deliver(NewMessage { labels, internal_ms, content, thread: None }, now_ms);
             delivered.push(truth(&mailbox, index));
             internal_ms = internal_ms.saturating_add(how.step_ms);
@@ -125,7 +125,7 @@ impl Control {
         let account = self.account(email)?;
         let now_ms = self.world.clock.now_ms();
         let mut internal_ms = how.internal_ms.unwrap_or(now_ms);
-        let mut mailbox = account.mailbox();
+        let mut mailbox = account.mailbox_mut();
         let labels = match &how.labels {
             Some(labels) => mailbox.labels.set_of(labels.iter().map(String::as_str))?,
             None => LabelSet::system(label::INBOX | label::UNREAD),
@@ -219,7 +219,7 @@ impl Control {
     pub fn save_draft(&self, email: &str, draft: Option<&str>) -> Result<(String, Truth), Error> {
         let account = self.account(email)?;
         let draft = draft.map(parse_id).transpose()?;
-        let mut mailbox = account.mailbox();
+        let mut mailbox = account.mailbox_mut();
         let (draft, index) = mailbox.save_draft(draft, Content::Synthetic, self.world.clock.now_ms());
         let saved = truth(&mailbox, index);
         drop(mailbox);
@@ -234,7 +234,7 @@ impl Control {
     pub fn send_draft(&self, email: &str, draft: &str, to_self: bool) -> Result<Truth, Error> {
         let account = self.account(email)?;
         let draft = parse_id(draft)?;
-        let mut mailbox = account.mailbox();
+        let mut mailbox = account.mailbox_mut();
         let index = mailbox.send_draft(draft, to_self, self.world.clock.now_ms())?;
         let sent = truth(&mailbox, index);
         drop(mailbox);
@@ -247,7 +247,7 @@ impl Control {
     /// # Errors
     /// When there is no such mailbox.
     pub fn expire_history(&self, email: &str) -> Result<(), Error> {
-        self.account(email)?.mailbox().expire();
+        self.account(email)?.mailbox_mut().expire();
         Ok(())
     }
 
@@ -418,7 +418,7 @@ impl Control {
         change: impl FnOnce(&mut Mailbox, &[Index], i64) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let account = self.account(email)?;
-        let mut mailbox = account.mailbox();
+        let mut mailbox = account.mailbox_mut();
         let find = |id: &&str| {
             let id = parse_id(id)?;
             mailbox.find(id).ok_or(Error::NoSuchMessage(NoSuchMessage(id)))

@@ -88,7 +88,7 @@ pub(crate) async fn messages(world: Shared, Path(user): Path<String>, asked: Ask
         let max = params.max_results()?;
         let with_spam_and_trash = params.flag("includeSpamTrash", "include_spam_trash")?;
         let text = params.last("q").unwrap_or_default();
-        let mut mailbox = call.account.mailbox();
+        let mut mailbox = call.account.mailbox_mut();
         let query = match text.trim() {
             "" => Query::everything(),
             text => query::parse(text, &mailbox.labels, call.now_ms),
