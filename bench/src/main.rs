@@ -3,6 +3,7 @@
 
 mod api;
 mod bare;
+mod governor;
 mod latency;
 mod load;
 mod memory;
@@ -12,6 +13,7 @@ mod progress;
 mod report;
 mod requests;
 mod simulated;
+mod slow;
 mod syncs;
 mod throughput;
 
@@ -38,6 +40,8 @@ async fn main() -> anyhow::Result<ExitCode> {
             Benchmark::Latency => latency::run(&place, &options).await?,
             Benchmark::Requests => requests::run(&place, &options).await?,
             Benchmark::Simulator => simulated::run(&options).await?,
+            Benchmark::Slow => slow::run(&place, &options).await?,
+            Benchmark::Governor => governor::run().await?,
         });
     }
     place.stop().await?;

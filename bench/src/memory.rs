@@ -8,6 +8,7 @@ use domain::mailbox::reply::{
 };
 use domain::{ConnectionId, HistoryId, MessageId, OrganisationId};
 use poller::Mailboxes;
+use tokio::sync::watch;
 
 /// The history id of an empty mailbox.
 const FIRST: u64 = 4_000_000;
@@ -21,9 +22,49 @@ const APART: u64 = 0x3_1415;
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
     arrived: Mutex<HashMap<ConnectionId, u64>>,
+    stalled: Mutex<Option<Stall>>,
+}
+
+/// Which mailbox does not answer, and until when.
+#[derive(Debug)]
+struct Stall {
+    connection: ConnectionId,
+    asked: watch::Sender<bool>,
+    ended: watch::Receiver<()>,
+}
+
+/// A mailbox that does not answer until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Stalled {
+    begun: watch::Receiver<bool>,
+    _until: watch::Sender<()>,
+}
+
+impl Stalled {
+    /// Ends when the mailbox has been asked for something.
+    pub(crate) async fn begun(&self) {
+        // The sender is gone only when another mailbox is stalled, and then there is nothing to wait for.
+        let _ = self.begun.clone().wait_for(|begun| *begun).await;
+    }
 }
 
 impl Memory {
+    /// A mailbox stops answering.
+    pub(crate) fn stall(&self, connection: ConnectionId) -> Stalled {
+        let (asked, begun) = watch::channel(false);
+        let (until, ended) = watch::channel(());
+        *self.stalled.lock().unwrap_or_else(PoisonError::into_inner) = Some(Stall { connection, asked, ended });
+        Stalled { begun, _until: until }
+    }
+
+    /// What a call to this mailbox waits for: until nobody holds the other end.
+    fn wait(&self, connection: ConnectionId) -> Option<watch::Receiver<()>> {
+        let stalled = self.stalled.lock().unwrap_or_else(PoisonError::into_inner);
+        let stall = stalled.as_ref().filter(|stall| stall.connection == connection)?;
+        stall.asked.send_replace(true);
+        Some(stall.ended.clone())
+    }
+
     /// So many more messages arrive in a mailbox.
     pub(crate) fn deliver(&self, connection: ConnectionId, messages: u64) {
         *self.arrived.lock().unwrap_or_else(PoisonError::into_inner).entry(connection).or_default() += messages;
@@ -36,6 +77,10 @@ impl Memory {
 
 impl Mailboxes for Memory {
     async fn call(&self, _: OrganisationId, connection: ConnectionId, call: Call) -> Answer {
+        if let Some(mut ended) = self.wait(connection) {
+            // It never changes: this ends when it is dropped.
+            let _ = ended.changed().await;
+        }
         let arrived = self.arrived(connection);
         let (reply, units) = match call.request {
             Request::Profile => (Reply::Profile(Profile { head: HistoryId::new(FIRST + arrived) }), 1),

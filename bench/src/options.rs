@@ -39,6 +39,10 @@ pub(crate) enum Benchmark {
     Requests,
     /// Pages of history and messages per second of the simulated Gmail.
     Simulator,
+    /// Syncs of a thousand mailboxes, one of which does not answer.
+    Slow,
+    /// Quota units used under more load than there is quota for; takes four minutes.
+    Governor,
 }
 
 impl Options {

@@ -128,6 +128,12 @@ impl Syncs {
         Ok(ended)
     }
 
+    /// Waits for so many ends: milliseconds from the request of each to its end, as the poller tells them.
+    pub(crate) async fn ended_after(&mut self, n: usize) -> anyhow::Result<Vec<f64>> {
+        let took = |job: &GmailJobStatusChanged| job.at.since(job.requested_at).as_millis() as f64;
+        Ok(self.ended(n).await?.iter().map(took).collect())
+    }
+
     /// Transactions committed so far, as of a moment ago.
     pub(crate) fn transactions(&self) -> u64 {
         self.lane.status().committed
