@@ -69,7 +69,7 @@ pub(crate) async fn history(world: Shared, Path(user): Path<String>, asked: Aske
         if !call.poisoned.is_empty() && named.any(|change| is_poisoned(mailbox.message(change.message).id)) {
             return Err(ApiError::backend(StatusCode::INTERNAL_SERVER_ERROR));
         }
-        let mut writer = Writer::new(256 + page.records.len() * 256, params.pretty(), &mask);
+        let mut writer = Writer::new(256 + page.records.len() * 192, params.pretty(), &mask);
         history::write(&mut writer, &mailbox, &walk, &page, !call.behaviour.history_without_labels);
         Ok(writer.finish())
     })

@@ -91,7 +91,8 @@ impl Pen<'_> {
         if record.len() != 1 {
             return None;
         }
-        let change = self.mailbox.touched_changes(self.walk, record.clone()).next()?;
+        // It is in the page because it is touched.
+        let change = self.mailbox.change(record.start);
         let wanted = self.walk.kinds & change.kind.bit() != 0;
         let digits = change.record.checked_ilog10().unwrap_or(0) + 1;
         let shape = Shape { kind: change.kind, labels: change.labels, after: change.after, wanted, digits };

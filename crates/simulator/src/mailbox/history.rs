@@ -151,22 +151,25 @@ impl Mailbox {
             Some(after) => self.changes.partition_point(|change| change.record <= after.max(walk.start)),
             None => first,
         };
-        let mut page = Page { records: Vec::new(), next: None, head: self.head };
+        let mut page = Page { records: Vec::with_capacity(walk.max.min(SCAN)), next: None, head: self.head };
+        let mut changes = self.changes.iter_from(from).peekable();
         let mut at = from;
         let mut last = None;
-        while let Some(change) = self.changes.get(at) {
+        while changes.peek().is_some() {
             if page.records.len() >= walk.max || at - from >= SCAN {
                 page.next = last;
                 break;
             }
+            let Some(change) = changes.next() else { break };
             let start = at;
-            let record = change.record;
-            while self.changes.get(at).is_some_and(|change| change.record == record) {
+            let mut touched = self.touched(walk, change);
+            at += 1;
+            while let Some(other) = changes.next_if(|other| other.record == change.record) {
+                touched |= self.touched(walk, other);
                 at += 1;
             }
-            last = Some(record);
-            let mut changes = (start..at).map(|at| &self.changes[at]);
-            if walk.view.shows(change) && changes.any(|change| self.touched(walk, change)) {
+            last = Some(change.record);
+            if touched && walk.view.shows(change) {
                 page.records.push(start..at);
             }
         }
@@ -183,6 +186,11 @@ impl Mailbox {
     /// The changes whose messages a record names in `messages`.
     pub(crate) fn touched_changes(&self, walk: &Walk, record: Range<usize>) -> impl Iterator<Item = &Change> {
         record.map(|at| &self.changes[at]).filter(move |change| self.touched(walk, change))
+    }
+
+    /// One change of those that a page's records name.
+    pub(crate) fn change(&self, at: usize) -> &Change {
+        &self.changes[at]
     }
 
     fn touched(&self, walk: &Walk, change: &Change) -> bool {
