@@ -1,6 +1,8 @@
-//! An HTTP client that costs little: one connection, one request at a time.
+//! An HTTP client that costs little: one connection, one request at a time; and a load made of many.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
@@ -9,6 +11,8 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::runtime::Builder;
+use tokio::task::{JoinSet, spawn_blocking};
 
 /// A connection to a server.
 pub(crate) struct Client {
@@ -53,4 +57,44 @@ impl Client {
         ensure!(status == call.status, "{status}: {}", String::from_utf8_lossy(&body));
         Ok(body)
     }
+}
+
+/// Asks as fast as the answers come, from a thread of its own: answers per second. Of n clients each makes
+/// every n-th call, so that with as many calls as clients each makes its own.
+pub(crate) async fn load(
+    address: SocketAddr,
+    calls: &Arc<[Call]>,
+    clients: usize,
+    time: Duration,
+) -> anyhow::Result<f64> {
+    let calls = Arc::clone(calls);
+    let run = async move {
+        let mut connected = Vec::with_capacity(clients);
+        for _ in 0..clients {
+            connected.push(Client::connect(address).await?);
+        }
+        let begun = Instant::now();
+        let until = begun + time;
+        let mut running: JoinSet<anyhow::Result<u64>> = JoinSet::new();
+        for (number, mut client) in connected.into_iter().enumerate() {
+            let calls = Arc::clone(&calls);
+            running.spawn(async move {
+                let mut answered = 0;
+                let mut next = number;
+                while Instant::now() < until {
+                    let body = client.call(&calls[next % calls.len()]).await?;
+                    ensure!(!body.is_empty(), "an answer without a body");
+                    answered += 1;
+                    next += clients;
+                }
+                Ok(answered)
+            });
+        }
+        let mut answered = 0;
+        while let Some(client) = running.join_next().await {
+            answered += client??;
+        }
+        anyhow::Ok(answered as f64 / begun.elapsed().as_secs_f64())
+    };
+    spawn_blocking(|| Builder::new_current_thread().enable_all().build()?.block_on(run)).await?
 }

@@ -2,17 +2,15 @@
 
 mod server;
 
-use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use domain::PollGmailConnection;
 use kafka::topics::{Topic, Topics};
-use tokio::runtime::Builder;
-use tokio::task::{JoinSet, spawn_blocking};
 
 use crate::api::Api;
-use crate::load::{Call, Client};
+use crate::load::{Call, load};
 use crate::options::Options;
 use crate::place::Place;
 use crate::progress::Progress;
@@ -34,8 +32,9 @@ pub(crate) async fn run(place: &Place, options: &Options) -> anyhow::Result<Vec<
     let store = place.store().await?;
     let api = Api::start(&kafka, &store).await?;
     let mailboxes = api.connect(&store, CLIENTS).await?;
-    let calls: Vec<Call> = mailboxes.iter().map(|mailbox| api.call(*mailbox)).collect::<anyhow::Result<_>>()?;
-    load(api.address, calls.clone(), WARM_UP).await?;
+    let calls = mailboxes.iter().map(|mailbox| api.call(*mailbox)).collect::<anyhow::Result<Vec<Call>>>()?;
+    let calls: Arc<[Call]> = calls.into();
+    load(api.address, &calls, CLIENTS, WARM_UP).await?;
     let commands = Topics::new(&kafka.topic_prefix).name(Topic::Poll).clone();
     let command = syncs::first(&kafka, &commands, 1).await?.into_iter().next().context("A command was written")?;
     let known: PollGmailConnection = events::decode(command.value.as_deref().unwrap_or_default())?;
@@ -43,47 +42,18 @@ pub(crate) async fn run(place: &Place, options: &Options) -> anyhow::Result<Vec<
     let bare = Bare::start(&kafka, place.database_url(), store.schema(), template).await?;
     for _ in 0..WARM_UPS {
         for address in [bare.address, api.address] {
-            load(address, calls.clone(), WARM_UP).await?;
+            load(address, &calls, CLIENTS, WARM_UP).await?;
         }
     }
 
     let mut rounds = Vec::new();
     for number in 1..=options.rounds {
-        let ours = load(api.address, calls.clone(), options.time()).await?;
-        let limit = load(bare.address, calls.clone(), options.time()).await?;
+        let ours = load(api.address, &calls, CLIENTS, options.time()).await?;
+        let limit = load(bare.address, &calls, CLIENTS, options.time()).await?;
         progress.say(&format!("round {number} of {}: {ours:.0}/s, bare {limit:.0}/s", options.rounds));
         rounds.push((ours, limit));
     }
     bare.stop();
     api.stop().await?;
     Ok(vec![Outcome::of_rates("POST …/sync, 64 clients", "requests/s", &rounds, 0.7)])
-}
-
-/// Calls as fast as the answers come, from a thread of its own: answers per second.
-async fn load(address: SocketAddr, calls: Vec<Call>, time: Duration) -> anyhow::Result<f64> {
-    let run = async move {
-        let mut clients = Vec::with_capacity(calls.len());
-        for call in calls {
-            clients.push((Client::connect(address).await?, call));
-        }
-        let begun = Instant::now();
-        let until = begun + time;
-        let mut running: JoinSet<anyhow::Result<u64>> = JoinSet::new();
-        for (mut client, call) in clients {
-            running.spawn(async move {
-                let mut answered = 0;
-                while Instant::now() < until {
-                    client.call(&call).await?;
-                    answered += 1;
-                }
-                Ok(answered)
-            });
-        }
-        let mut answered = 0;
-        while let Some(client) = running.join_next().await {
-            answered += client??;
-        }
-        anyhow::Ok(answered as f64 / begun.elapsed().as_secs_f64())
-    };
-    spawn_blocking(|| Builder::new_current_thread().enable_all().build()?.block_on(run)).await?
 }

@@ -3,20 +3,17 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use axum::Router;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 use serde_json::Value;
 use simulator::{Delivery, Limits, Mails, NewMailbox, Running, Settings, Tariff};
-use tokio::runtime::Builder;
-use tokio::task::{JoinSet, spawn_blocking};
 
-use crate::load::{Call, Client};
+use crate::load::{Call, Client, load};
 use crate::options::Options;
 use crate::progress::Progress;
 use crate::report::Outcome;
@@ -80,12 +77,12 @@ async fn compare(
     let body = Client::connect(ours).await?.call(first).await?;
     let (bare, server) = bare(body).await?;
     for address in [bare, ours] {
-        load(address, &calls, WARM_UP).await?;
+        load(address, &calls, CLIENTS, WARM_UP).await?;
     }
     let mut rounds = Vec::new();
     for number in 1..=options.rounds {
-        let ours = load(ours, &calls, options.time()).await?;
-        let limit = load(bare, &calls, options.time()).await?;
+        let ours = load(ours, &calls, CLIENTS, options.time()).await?;
+        let limit = load(bare, &calls, CLIENTS, options.time()).await?;
         progress.say(&format!("{name}: round {number} of {}: {ours:.0}/s, bare {limit:.0}/s", options.rounds));
         rounds.push((ours, limit));
     }
@@ -124,38 +121,4 @@ async fn token(simulator: &Running, refresh_token: &str) -> anyhow::Result<Heade
     let answer: Value = serde_json::from_slice(&answer)?;
     let token = answer["access_token"].as_str().context("The token endpoint gives a token")?;
     Ok(HeaderValue::try_from(format!("Bearer {token}"))?)
-}
-
-/// Asks as fast as the answers come, from a thread of its own: answers per second.
-async fn load(address: SocketAddr, calls: &Arc<[Call]>, time: Duration) -> anyhow::Result<f64> {
-    let calls = Arc::clone(calls);
-    let run = async move {
-        let mut clients = Vec::with_capacity(CLIENTS);
-        for _ in 0..CLIENTS {
-            clients.push(Client::connect(address).await?);
-        }
-        let next = Arc::new(AtomicUsize::new(0));
-        let begun = Instant::now();
-        let until = begun + time;
-        let mut running: JoinSet<anyhow::Result<u64>> = JoinSet::new();
-        for mut client in clients {
-            let (calls, next) = (Arc::clone(&calls), Arc::clone(&next));
-            running.spawn(async move {
-                let mut answered = 0;
-                while Instant::now() < until {
-                    let call = &calls[next.fetch_add(1, Ordering::Relaxed) % calls.len()];
-                    let body = client.call(call).await?;
-                    ensure!(!body.is_empty(), "an answer without a body");
-                    answered += 1;
-                }
-                Ok(answered)
-            });
-        }
-        let mut answered = 0;
-        while let Some(client) = running.join_next().await {
-            answered += client??;
-        }
-        anyhow::Ok(answered as f64 / begun.elapsed().as_secs_f64())
-    };
-    spawn_blocking(|| Builder::new_current_thread().enable_all().build()?.block_on(run)).await?
 }
