@@ -9,7 +9,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
-use crate::support::{LONG, Place, committed, committed_blocking, stack};
+use crate::support::{LONG, Place, committed, committed_blocking, stack, wait_until};
 
 async fn create(bootstrap: &str, topic: &str) {
     let admin: AdminClient<DefaultClientContext> =
@@ -47,8 +47,13 @@ async fn kafka_keeps_what_was_committed_over_a_kill_and_hides_what_was_aborted()
     }
     kafka.kill().unwrap();
     kafka.restart().unwrap();
-    let values: Vec<_> =
-        committed_blocking(&bootstrap, "kept").into_iter().map(|record| record.value.unwrap()).collect();
+    let values = || -> Vec<_> {
+        committed_blocking(&bootstrap, "kept").into_iter().map(|record| record.value.unwrap()).collect()
+    };
+    // A transaction is committed once its coordinator has written so; the marker in the topic, which lets readers see
+    // it, may come after the restart.
+    wait_until(LONG, "what was committed is seen", || async { values().len() >= 2 }).await;
+    let values = values();
     assert_eq!(values, ["a", "c"]);
 }
 

@@ -196,17 +196,42 @@ impl Process {
         }
     }
 
-    /// Kills it (SIGKILL) and waits until it is gone. Returns its exit code, 137 unless it was
-    /// faster.
+    /// Kills it (SIGKILL) with the processes that it started itself, and waits until all of them are gone. Returns its
+    /// exit code, 137 unless it was faster.
+    ///
+    /// A Postgres whose postmaster alone is killed goes on answering for a moment in the backends that are left.
     ///
     /// # Errors
     /// When the system refuses.
     pub fn kill(&mut self) -> Result<i32, Error> {
+        // Stopped first, so that it starts none between the look at them and its own end.
+        self.signal(Signal::SIGSTOP)?;
+        let children = children(self.program);
+        for &child in &children {
+            // It may have ended by itself.
+            let _ = kill(child, Signal::SIGKILL);
+        }
         self.signal(Signal::SIGKILL)?;
         // The shell reaps the program before it ends itself, so after this the program is gone.
         let status = self.shell.wait().map_err(Error::io(format!("waiting for process {}", self.program)))?;
+        while children.iter().any(|&child| lives(child)) {
+            thread::sleep(PAUSE);
+        }
         Ok(exit_code(status))
     }
+}
+
+/// The processes that one started itself and that have not ended; none where the system does not tell.
+fn children(program: Pid) -> Vec<Pid> {
+    let told = std::fs::read_to_string(format!("/proc/{program}/task/{program}/children")).unwrap_or_default();
+    told.split_whitespace().filter_map(|pid| pid.parse().ok()).map(Pid::from_raw).collect()
+}
+
+/// Whether a process still runs. One that has ended may stay listed as a zombie until somebody asks how it ended.
+fn lives(process: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // `pid (name) state …`, and the name may hold anything.
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
 fn exit_code(status: ExitStatus) -> i32 {
@@ -262,6 +287,18 @@ mod tests {
             thread::sleep(PAUSE);
         }
         assert_eq!(deaf.terminate(Duration::from_millis(100)).unwrap(), 137);
+    }
+
+    #[test]
+    fn what_the_program_started_dies_with_it() {
+        let mut parent = sh("sleep 1000 & echo $!; wait");
+        while parent.log_tail().is_empty() {
+            thread::sleep(PAUSE);
+        }
+        let child = Pid::from_raw(parent.log_tail().parse().unwrap());
+        assert!(lives(child));
+        assert_eq!(parent.kill().unwrap(), 137);
+        assert!(!lives(child));
     }
 
     #[test]
