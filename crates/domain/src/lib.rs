@@ -5,6 +5,7 @@
 
 pub mod command;
 pub mod event;
+pub mod fetched;
 pub mod id;
 pub mod job;
 pub mod mailbox;
@@ -13,6 +14,7 @@ pub mod time;
 
 pub use command::{CancelJob, Command, ForgetConnection, PollGmailConnection};
 pub use event::{ConnectionState, GmailConnectionStatusChanged, GmailJobStatusChanged, GmailMessageDiscovered, Origin};
+pub use fetched::{Address, Attachment, GmailMessageFetched};
 pub use id::{ConnectionId, EventId, HistoryId, JobId, MessageId, OrganisationId, ThreadId, TokenVersion};
 pub use job::{JobState, Lane, Progress, Trigger};
 pub use time::{Duration, Timestamp, Window};

@@ -3,14 +3,12 @@
 //! The general encoder looks every field up by name and formats every UUID through a string. This one knows version 1
 //! of the schema by heart. A property test holds it to the general encoder byte for byte.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 use domain::{GmailMessageDiscovered, Origin};
 use uuid::Uuid;
 
-use crate::frame::HEADER;
-
 /// The length of a UUID's text, and that length as Avro writes it.
-const UUID_TEXT: usize = 36;
+pub(crate) const UUID_TEXT: usize = 36;
 const UUID_LENGTH: u8 = 72;
 
 /// Writes the datum as version 1 of the schema says.
@@ -50,11 +48,6 @@ pub(crate) fn write(event: &GmailMessageDiscovered, out: &mut BytesMut) {
         }
     }
     put_long(event.discovered_at.as_millis(), out);
-}
-
-/// The `eventId` of a frame, which every version of the schema has as its first field.
-pub(crate) fn event_id(frame: &Bytes) -> Bytes {
-    frame.slice(HEADER + 1..HEADER + 1 + UUID_TEXT)
 }
 
 /// Indices into the union `["null", T]`, as zigzag numbers.

@@ -8,9 +8,10 @@ use domain::mailbox::record::{
 };
 use domain::mailbox::reply::Label;
 use domain::{
-    CancelJob, ConnectionId, ConnectionState, Duration, EventId, ForgetConnection, GmailConnectionStatusChanged,
-    GmailJobStatusChanged, GmailMessageDiscovered, HistoryId, JobId, JobState, Lane, MessageId, OrganisationId, Origin,
-    PollGmailConnection, Progress, Timestamp, TokenVersion, Trigger, Window,
+    Address, Attachment, CancelJob, ConnectionId, ConnectionState, Duration, EventId, ForgetConnection,
+    GmailConnectionStatusChanged, GmailJobStatusChanged, GmailMessageDiscovered, GmailMessageFetched, HistoryId, JobId,
+    JobState, Lane, MessageId, OrganisationId, Origin, PollGmailConnection, Progress, Timestamp, TokenVersion, Trigger,
+    Window,
 };
 use uuid::Uuid;
 
@@ -43,6 +44,7 @@ pub fn frames(record: Record) -> Vec<(&'static str, Bytes)> {
         }
         Record::MailboxState => vec![("busy", encode(&busy_mailbox())), ("new", encode(&new_mailbox()))],
         Record::MailboxChunk => vec![("withheld", encode(&chunk()))],
+        Record::GmailMessageFetched => vec![("read", encode(&fetched())), ("gone", encode(&gone()))],
     }
 }
 
@@ -101,6 +103,66 @@ pub fn from_listing() -> GmailMessageDiscovered {
         job_id: None,
         discovered_at: at(1_234),
     }
+}
+
+/// A message that was read: an invoice, sent by a list, with one file beside its text and one in it.
+pub fn fetched() -> GmailMessageFetched {
+    let text = |text: &str| Some(text.to_owned());
+    GmailMessageFetched {
+        gone: false,
+        history_id: Some(HistoryId::new(9_007_199_254_740_993)),
+        label_ids: Some(["INBOX", "UNREAD", "Label_7"].map(Label::new).into()),
+        internal_date: Some(at(-2_000)),
+        size_estimate: Some(183_412),
+        snippet: text("Dear customer, attached you find <invoice> 4711 & its terms"),
+        from: vec![Address {
+            name: text("Jürgen Müller"), address: text("jm@supplier.example"), ..Address::default()
+        }],
+        to: vec![
+            Address { address: text("ap@example.com"), group: text("Accounting"), ..Address::default() },
+            Address { raw: text("=?x-unknown?B?////?= <nobody"), ..Address::default() },
+        ],
+        cc: vec![Address { name: text("Sales"), address: text("sales@supplier.example"), ..Address::default() }],
+        reply_to: vec![Address { address: text("billing@supplier.example"), ..Address::default() }],
+        subject: text("Rechnung 4711 für Februar"),
+        subject_raw: text("=?x-unknown?Q?Rechnung?= 4711"),
+        date: Some(at(-5_789)),
+        date_raw: text("Tue, 3 Feb 2026 05:05:01 +0100"),
+        internet_message_id: text("4711.1770091501@mail.supplier.example"),
+        in_reply_to: vec!["order-4711@example.com".into()],
+        references: vec!["order-4700@example.com".into(), "order-4711@example.com".into()],
+        list_id: text("Invoices <invoices.supplier.example>"),
+        list_unsubscribe: text("<mailto:leave@supplier.example>"),
+        precedence: text("list"),
+        auto_submitted: text("auto-generated"),
+        authentication_results: vec!["mx.google.com; dkim=pass header.i=@supplier.example; dmarc=pass".into()],
+        attachments: vec![
+            Attachment {
+                part_id: "1".into(),
+                filename: text("Rechnung 4711 – Februar.pdf"),
+                mime_type: "application/pdf".into(),
+                size: 120_345,
+                ..Attachment::default()
+            },
+            Attachment {
+                part_id: "0.1".into(),
+                filename: text("logo.png"),
+                filename_raw: text("=?x-unknown?Q?logo?=.png"),
+                mime_type: "image/png".into(),
+                size: 4_096,
+                inline: true,
+                content_id: text("logo@supplier.example"),
+            },
+        ],
+        content_key: text("v1:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"),
+        truncated_fields: vec!["to".into()],
+        ..GmailMessageFetched::gone(&from_history(), at(5_678))
+    }
+}
+
+/// A message that was no longer there.
+pub fn gone() -> GmailMessageFetched {
+    GmailMessageFetched::gone(&from_listing(), at(5_678))
 }
 
 /// A job that ended without what it was asked for.

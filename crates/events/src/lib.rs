@@ -87,7 +87,8 @@ pub fn decode_command(frame: &[u8]) -> Result<Command, Error> {
         | Record::GmailJobStatusChanged
         | Record::GmailConnectionStatusChanged
         | Record::MailboxState
-        | Record::MailboxChunk) => Err(Error::OtherRecord { expected: "a command", found: found.name() }),
+        | Record::MailboxChunk
+        | Record::GmailMessageFetched) => Err(Error::OtherRecord { expected: "a command", found: found.name() }),
     }
 }
 

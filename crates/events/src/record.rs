@@ -3,13 +3,14 @@
 use bytes::{Bytes, BytesMut};
 use domain::mailbox::record::{MailboxChunk, MailboxState};
 use domain::{
-    CancelJob, ForgetConnection, GmailConnectionStatusChanged, GmailJobStatusChanged, GmailMessageDiscovered, JobId,
-    OrganisationId, PollGmailConnection,
+    CancelJob, ForgetConnection, GmailConnectionStatusChanged, GmailJobStatusChanged, GmailMessageDiscovered,
+    GmailMessageFetched, JobId, OrganisationId, PollGmailConnection,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::discovered;
+use crate::discovered::{self, UUID_TEXT};
+use crate::frame::HEADER;
 
 /// Every record that has a schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,11 +31,13 @@ pub enum Record {
     MailboxState,
     /// What a mailbox remembers.
     MailboxChunk,
+    /// A message was read, or found to be gone.
+    GmailMessageFetched,
 }
 
 impl Record {
     /// All of them, in the order of their declaration.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::PollGmailConnection,
         Self::CancelJob,
         Self::ForgetConnection,
@@ -43,6 +46,7 @@ impl Record {
         Self::GmailConnectionStatusChanged,
         Self::MailboxState,
         Self::MailboxChunk,
+        Self::GmailMessageFetched,
     ];
 
     /// The record's name in its schema and in the manifest.
@@ -56,6 +60,7 @@ impl Record {
             Self::GmailConnectionStatusChanged => "GmailConnectionStatusChanged",
             Self::MailboxState => "MailboxState",
             Self::MailboxChunk => "MailboxChunk",
+            Self::GmailMessageFetched => "GmailMessageFetched",
         }
     }
 
@@ -137,7 +142,7 @@ event!(ForgetConnection, "gmail.connection.forget", {
 
 event!(GmailMessageDiscovered, "gmail.message.discovered", exact in version 1: discovered::write, {
     fn event_id(&self, frame: &Bytes) -> Bytes {
-        discovered::event_id(frame)
+        leading_uuid(frame)
     }
 });
 
@@ -164,3 +169,14 @@ event!(MailboxChunk, "gmail.mailbox.chunk", {
         format!("{}/chunk/{}", self.connection_id, self.number).into()
     }
 });
+
+event!(GmailMessageFetched, "gmail.message.fetched", {
+    fn event_id(&self, frame: &Bytes) -> Bytes {
+        leading_uuid(frame)
+    }
+});
+
+/// The text of the UUID that is the first field of the frame's record in every version of its schema.
+fn leading_uuid(frame: &Bytes) -> Bytes {
+    frame.slice(HEADER + 1..HEADER + 1 + UUID_TEXT)
+}

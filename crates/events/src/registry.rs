@@ -128,6 +128,7 @@ pub(crate) const FILES: &[(&str, &str)] = published![
     "GmailJobStatusChanged.v2",
     "GmailConnectionStatusChanged.v2",
     "MailboxState.v2",
+    "GmailMessageFetched.v1",
 ];
 
 /// `schemas/manifest.json`.

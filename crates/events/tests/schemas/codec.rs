@@ -3,7 +3,8 @@
 use bytes::BytesMut;
 use domain::mailbox::reply::Label;
 use domain::{
-    ConnectionId, EventId, GmailMessageDiscovered, HistoryId, JobId, MessageId, OrganisationId, Origin, Timestamp,
+    Address, Attachment, ConnectionId, EventId, GmailMessageDiscovered, GmailMessageFetched, HistoryId, JobId,
+    MessageId, OrganisationId, Origin, Timestamp,
 };
 use events::headers::{Envelope, ID, JOB_ID, TIME, TRACE_PARENT, TYPE};
 use events::{
@@ -54,6 +55,54 @@ prop_compose! {
     }
 }
 
+fn texts() -> impl Strategy<Value = Option<String>> {
+    prop::option::of(".{0,40}")
+}
+
+fn lists() -> impl Strategy<Value = Vec<String>> {
+    prop::collection::vec(".{0,20}", 0..3)
+}
+
+fn addresses() -> impl Strategy<Value = Vec<Address>> {
+    let one = (texts(), texts(), texts(), texts());
+    prop::collection::vec(one.prop_map(|(name, address, group, raw)| Address { name, address, group, raw }), 0..3)
+}
+
+prop_compose! {
+    fn attachments()(
+        part_id in "[0-9.]{0,5}", filename in texts(), filename_raw in texts(), mime_type in ".{0,20}",
+        size in any::<i64>(), inline in any::<bool>(), content_id in texts(),
+    ) -> Attachment {
+        Attachment { part_id, filename, filename_raw, mime_type, size, inline, content_id }
+    }
+}
+
+prop_compose! {
+    fn fetched()(
+        event in discovered(), (gone, fetched_at, internal_date, date) in any::<(bool, i64, Option<i64>, Option<i64>)>(),
+        (history, size_estimate) in any::<(Option<u64>, Option<i64>)>(),
+        (from, to, cc, reply_to) in (addresses(), addresses(), addresses(), addresses()),
+        (snippet, subject, subject_raw, date_raw, message_id, list_id) in
+            (texts(), texts(), texts(), texts(), texts(), texts()),
+        (list_unsubscribe, precedence, auto_submitted, content_key) in (texts(), texts(), texts(), texts()),
+        (in_reply_to, references, authentication_results, truncated_fields) in (lists(), lists(), lists(), lists()),
+        attachments in prop::collection::vec(attachments(), 0..3),
+    ) -> GmailMessageFetched {
+        let base = GmailMessageFetched::gone(&event, Timestamp::from_millis(fetched_at));
+        GmailMessageFetched {
+            gone, from, to, cc, reply_to, snippet, subject, subject_raw, date_raw, list_id, list_unsubscribe,
+            precedence, auto_submitted, content_key, in_reply_to, references, authentication_results,
+            truncated_fields, attachments, size_estimate,
+            history_id: history.map(HistoryId::new),
+            label_ids: event.label_ids,
+            internal_date: internal_date.map(Timestamp::from_millis),
+            date: date.map(Timestamp::from_millis),
+            internet_message_id: message_id,
+            ..base
+        }
+    }
+}
+
 /// The datum as the library writes it.
 fn by_the_library(event: &GmailMessageDiscovered) -> Vec<u8> {
     let published = Registry::built_in().written(Record::GmailMessageDiscovered);
@@ -76,6 +125,17 @@ proptest! {
     fn a_discovered_message_is_read_back(event in discovered()) {
         let frame = encode(&event);
         prop_assert_eq!(decode::<GmailMessageDiscovered>(&frame).unwrap(), event);
+    }
+
+    #[test]
+    fn a_fetched_message_is_read_back_and_its_headers_name_it(event in fetched()) {
+        let frame = encode(&event);
+        // Not by `prop_assert_eq`: neither prints anything of the mail.
+        prop_assert!(decode::<GmailMessageFetched>(&frame).unwrap() == event);
+        let headers = Envelope::new("urn:mailtide:test", event.fetched_at, TraceParent::new(1, 1)).headers(&event, &frame);
+        let of = |name| headers.iter().find(|(it, _)| *it == name).map(|(_, value)| value.clone()).unwrap();
+        prop_assert_eq!(of(ID), event.event_id.to_string());
+        prop_assert_eq!(of(TYPE), "gmail.message.fetched");
     }
 
     #[test]
@@ -113,6 +173,7 @@ proptest! {
         let _ = decode::<domain::GmailJobStatusChanged>(&frame);
         let _ = decode::<domain::GmailConnectionStatusChanged>(&frame);
         let _ = decode::<GmailMessageDiscovered>(&frame);
+        let _ = decode::<GmailMessageFetched>(&frame);
     }
 
     #[test]
@@ -124,6 +185,7 @@ proptest! {
             let _ = to_json(&frame);
             let _ = decode_command(&frame);
             let _ = decode::<GmailMessageDiscovered>(&frame);
+            let _ = decode::<GmailMessageFetched>(&frame);
         }
     }
 }
@@ -159,6 +221,7 @@ fn a_cut_frame_is_always_an_error() {
             assert!(decode_command(&frame[..end]).is_err(), "{case} cut at {end}");
             assert!(decode::<GmailMessageDiscovered>(&frame[..end]).is_err(), "{case} cut at {end}");
             assert!(decode::<domain::GmailJobStatusChanged>(&frame[..end]).is_err(), "{case} cut at {end}");
+            assert!(decode::<GmailMessageFetched>(&frame[..end]).is_err(), "{case} cut at {end}");
         }
     }
 }

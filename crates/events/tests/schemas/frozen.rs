@@ -110,6 +110,7 @@ fn rewritten(frame: &[u8]) -> Vec<u8> {
         }
         Record::MailboxState => encode(&decode::<MailboxState>(frame).unwrap()).into(),
         Record::MailboxChunk => encode(&decode::<MailboxChunk>(frame).unwrap()).into(),
+        Record::GmailMessageFetched => encode(&decode::<domain::GmailMessageFetched>(frame).unwrap()).into(),
     }
 }
 
