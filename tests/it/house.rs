@@ -167,6 +167,11 @@ impl House {
         self.key.expose_secret()
     }
 
+    /// The client that the house's requests are made with.
+    pub(crate) fn http(&self) -> &reqwest::Client {
+        &self.http
+    }
+
     /// How many syncs were answered with 202.
     pub(crate) fn accepted(&self) -> usize {
         self.accepted.lock().unwrap().len()

@@ -12,5 +12,6 @@ mod islands;
 mod limits;
 mod lists;
 mod refusals;
+mod right_after;
 mod streams;
 mod sync;
