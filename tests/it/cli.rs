@@ -1,7 +1,6 @@
 //! The command line, as a process of its own: what it prints, and with which code it ends.
 
 use std::process::{Output, Stdio};
-use std::time::Duration;
 
 use serde_json::Value;
 use simulator::NewMailbox;
@@ -238,6 +237,6 @@ async fn dev_runs_every_service_in_one_process() {
     let api = dev.start().logged("API open", "address").await;
     dev.ready().await;
     let url = format!("http://{api}/openapi.json");
-    wait_until(Duration::from_secs(10), "the API answers", || async { reqwest::get(&url).await.is_ok() }).await;
+    wait_until(LONG, "the API answers", || async { reqwest::get(&url).await.is_ok() }).await;
     assert_eq!(dev.stop(), 0);
 }

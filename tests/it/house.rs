@@ -20,7 +20,9 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::checker::{Evidence, Findings, Owed, check};
-use crate::support::{LONG, Place, Record, Service, committed_blocking, stack, wait_for, wait_until};
+use crate::support::{
+    LONG, Place, Record, Service, committed_blocking, stack, until_decided_blocking, wait_for, wait_until,
+};
 
 /// How long a member of a group may be silent before its partitions are taken from it: as short as the broker lets it
 /// be. One that was given has its default for the least that it allows.
@@ -126,7 +128,7 @@ impl House {
         let organisation = store::organisations::create(&store, name, now()).await.unwrap().organisation_id;
         let scopes = [Scope::Read, Scope::Write];
         let (_, key) = store::keys::create(&store, organisation, "tests", &scopes, now()).await.unwrap();
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(10)).build().unwrap();
+        let http = reqwest::Client::builder().timeout(Duration::from_secs(30)).build().unwrap();
         Arc::new(Self {
             place,
             store,
@@ -257,10 +259,15 @@ impl House {
         Topics::new(self.place.prefix())
     }
 
-    /// Everything committed in a topic of the house, given without the prefix.
+    /// Everything committed in a topic of the house, given without the prefix: all that is known elsewhere to be
+    /// committed is among it.
     pub(crate) async fn committed(&self, topic: &str) -> Vec<Record> {
         let (bootstrap, topic) = (self.kafka("tests").bootstrap_servers, self.place.topic(topic));
-        tokio::task::spawn_blocking(move || committed_blocking(&bootstrap, &topic)).await.unwrap()
+        let read = move || {
+            until_decided_blocking(&bootstrap, &topic);
+            committed_blocking(&bootstrap, &topic)
+        };
+        tokio::task::spawn_blocking(read).await.unwrap()
     }
 
     /// Makes the topics, for tests that write to them before any service does.

@@ -7,6 +7,7 @@ mod commands;
 mod connections;
 mod consent;
 mod facts;
+mod hung;
 mod idempotency;
 mod islands;
 mod limits;

@@ -174,8 +174,8 @@ async fn an_invalid_offset_makes_no_heir_wait() {
     assert_eq!(outputs.lost(2), [0; 0]);
 }
 
-/// How long it takes from a result to its commit, in the median of some.
-async fn median_commit(fault: Option<Fault>) -> Duration {
+/// How long it takes from a result to its commit, at best: other work makes both ways slower, and neither faster.
+async fn fastest_commit(fault: Option<Fault>) -> Duration {
     let bench = Bench::new("guard-drain").await;
     let mut settings = bench.settings("one");
     settings.lane.faults = fault.into_iter().fold(settings.lane.faults, kafka::Faults::with);
@@ -197,14 +197,13 @@ async fn median_commit(fault: Option<Fault>) -> Duration {
         bench.feed(1, id, id + 1);
         times.push(commits.recv_timeout(LONG).unwrap());
     }
-    times.sort();
-    times[times.len() / 2]
+    times.into_iter().min().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn draining_before_the_commit_spares_a_tenth_of_a_second() {
-    let drained = median_commit(None).await;
-    let undrained = median_commit(Some(Fault::NoDrain)).await;
+    let drained = fastest_commit(None).await;
+    let undrained = fastest_commit(Some(Fault::NoDrain)).await;
     assert!(undrained >= drained + Duration::from_millis(60), "drained {drained:?}, undrained {undrained:?}");
 }
 

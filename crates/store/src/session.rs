@@ -16,6 +16,9 @@ pub(crate) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 /// How much longer than the server we wait for a statement: its own time-out should win, being the better error.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// How long a connection that was left in the middle of a statement may take to finish it.
+const PROBATION: Duration = Duration::from_secs(1);
+
 /// A connection of the pool, for as long as one call takes.
 pub(crate) struct Session {
     /// There until dropped.
@@ -29,6 +32,8 @@ struct Bound {
     timeout: Duration,
     /// A statement got no answer in time: the connection is not used again.
     suspect: AtomicBool,
+    /// A statement has no answer yet.
+    waits: AtomicBool,
 }
 
 /// A transaction; rolled back unless committed.
@@ -41,7 +46,8 @@ impl Store {
     /// A connection for `what`, words that complete "Could not …".
     pub(crate) async fn session(&self, what: &'static str) -> Result<Session, Error> {
         let client = self.pool.get().await.map_err(|error| Error::of_pool(what, error))?;
-        let bound = Bound { what, timeout: self.statement_timeout + GRACE, suspect: AtomicBool::new(false) };
+        let timeout = self.statement_timeout + GRACE;
+        let bound = Bound { what, timeout, suspect: AtomicBool::new(false), waits: AtomicBool::new(false) };
         Ok(Session { client: Some(client), bound })
     }
 }
@@ -73,12 +79,30 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        if let Some(client) = self.client.take()
-            && self.bound.suspect.load(Ordering::Relaxed)
-        {
-            // Taken out of the pool and closed.
-            drop(Object::take(client));
+        let Some(client) = self.client.take() else { return };
+        if self.bound.suspect.load(Ordering::Relaxed) {
+            close(client);
+        } else if self.bound.waits.load(Ordering::Relaxed) {
+            // Whoever waited has gone: its client left, or its own time was up before ours. If it went because Postgres
+            // hangs, the next one would hang in this connection, too, and go as early, and never tell.
+            match tokio::runtime::Handle::try_current() {
+                Ok(runtime) => drop(runtime.spawn(probation(client))),
+                Err(_) => close(client),
+            }
         }
+    }
+}
+
+/// Takes a connection out of the pool.
+fn close(client: Object) {
+    drop(Object::take(client));
+}
+
+/// Gives a connection back to the pool when it has answered what it was left with, and closes it when it does not.
+async fn probation(client: Object) {
+    match tokio::time::timeout(PROBATION, client.batch_execute("")).await {
+        Ok(Ok(())) => drop(client),
+        Ok(Err(_)) | Err(_) => close(client),
     }
 }
 
@@ -126,8 +150,12 @@ impl Bound {
     }
 
     async fn run<T>(&self, work: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, Error> {
+        self.waits.store(true, Ordering::Relaxed);
         match tokio::time::timeout(self.timeout, work).await {
-            Ok(result) => result.map_err(|error| Error::of(self.what, error)),
+            Ok(result) => {
+                self.waits.store(false, Ordering::Relaxed);
+                result.map_err(|error| Error::of(self.what, error))
+            }
             Err(_) => {
                 self.suspect.store(true, Ordering::Relaxed);
                 Err(Error::unavailable(self.what, format!("no answer within {:?}", self.timeout)))

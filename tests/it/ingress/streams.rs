@@ -1,7 +1,6 @@
 //! Jobs followed by server-sent events.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use domain::{GmailJobStatusChanged, JobState, Progress, Trigger};
 use reqwest::{Method, Response, StatusCode};
@@ -223,7 +222,7 @@ async fn streams_end_when_the_service_stops() {
     let mut reader = follow(&api, &events(&queued(&api).await)).await;
     assert_eq!(reader.next().await.unwrap().state(), "queued");
     api.stop();
-    tokio::time::timeout(Duration::from_secs(30), reader.end()).await.expect("the stream ends");
+    tokio::time::timeout(LONG, reader.end()).await.expect("the stream ends");
 }
 
 #[tokio::test]

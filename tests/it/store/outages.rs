@@ -1,52 +1,12 @@
 //! Postgres away, hanging, or too slow: told apart from everything else, bounded in time, over when it is over.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use devstack::{Postgres, PostgresOptions};
 use store::{Settings, Store};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 
 use super::{client, migrated, settings};
-use crate::support::{LONG, Place, wait_until};
-
-/// A way to Postgres that can be made to swallow everything, as a lost network does.
-struct Swamp {
-    address: std::net::SocketAddr,
-    swallows: Arc<AtomicBool>,
-}
-
-impl Swamp {
-    async fn before(upstream: String) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let swallows = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&swallows);
-        tokio::spawn(async move {
-            while let Ok((near, _)) = listener.accept().await {
-                let Ok(far) = TcpStream::connect(&upstream).await else { continue };
-                let ((near_read, near_write), (far_read, far_write)) = (near.into_split(), far.into_split());
-                tokio::spawn(carry(near_read, far_write, Arc::clone(&flag)));
-                tokio::spawn(carry(far_read, near_write, Arc::clone(&flag)));
-            }
-        });
-        Self { address, swallows }
-    }
-}
-
-/// Carries bytes until the flag is up; what comes then is lost, and the connection stays open.
-async fn carry(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + Unpin, swallows: Arc<AtomicBool>) {
-    let mut bytes = vec![0; 64 * 1024];
-    let mut lost = false;
-    while let Ok(length @ 1..) = from.read(&mut bytes).await {
-        lost |= swallows.load(Ordering::SeqCst);
-        if !lost && to.write_all(&bytes[..length]).await.is_err() {
-            break;
-        }
-    }
-}
+use crate::support::{LONG, Place, Swamp, wait_until};
 
 #[tokio::test]
 async fn a_killed_postgres_is_unavailable_until_it_is_back() {
@@ -70,13 +30,9 @@ async fn a_killed_postgres_is_unavailable_until_it_is_back() {
 #[tokio::test]
 async fn a_postgres_that_hangs_is_given_up_and_its_connections_are_not_used_again() {
     let (place, _) = migrated("hangs").await;
-    let mut url: url::Url = place.database_url().parse().unwrap();
-    let upstream = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap_or(5432));
-    let swamp = Swamp::before(upstream).await;
-    url.set_ip_host(swamp.address.ip()).unwrap();
-    url.set_port(Some(swamp.address.port())).unwrap();
+    let swamp = Swamp::before(place.database_url()).await;
     let settings = Settings {
-        url: Some(url.as_str().into()),
+        url: Some(swamp.url().into()),
         max_connections: 1,
         acquire_timeout: Duration::from_secs(2),
         statement_timeout: Duration::from_millis(500),
@@ -84,15 +40,15 @@ async fn a_postgres_that_hangs_is_given_up_and_its_connections_are_not_used_agai
     };
     let store = Store::connect(&settings).unwrap();
     wait_until(LONG, "the way to Postgres is open", || async { store.ping().await.is_ok() }).await;
-    swamp.swallows.store(true, Ordering::SeqCst);
+    swamp.swallow(true);
     let began = Instant::now();
     for _ in 0..2 {
         // The first hangs in a connection that it has, the second in making one.
         let error = store.ping().await.unwrap_err();
         assert!(error.is_unavailable(), "{error:?}");
     }
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
-    swamp.swallows.store(false, Ordering::SeqCst);
+    assert!(began.elapsed() < LONG, "{:?}", began.elapsed());
+    swamp.swallow(false);
     wait_until(LONG, "the store has made a new connection", || async { store.ping().await.is_ok() }).await;
 }
 

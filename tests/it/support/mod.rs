@@ -4,6 +4,7 @@
 //! - [`Place`]: a test's own corner of them.
 //! - [`Service`]: a real process of the program, to be killed and started again.
 //! - [`committed`]: what a consumer that reads committed records finds in a topic.
+//! - [`Swamp`]: a way to Postgres on which everything is lost for a while.
 //! - [`wait_until`], [`wait_for`]: conditions with a deadline, instead of sleeps.
 
 #![allow(dead_code, unused_imports, reason = "not every area of tests needs every tool")]
@@ -12,10 +13,12 @@ mod place;
 mod records;
 mod service;
 mod stack;
+mod swamp;
 mod wait;
 
 pub(crate) use place::Place;
-pub(crate) use records::{Record, committed, committed_blocking};
+pub(crate) use records::{Record, committed, committed_blocking, until_decided_blocking};
 pub(crate) use service::Service;
 pub(crate) use stack::{Stack, stack};
+pub(crate) use swamp::Swamp;
 pub(crate) use wait::{LONG, wait_for, wait_until};

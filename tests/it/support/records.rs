@@ -39,6 +39,50 @@ impl Record {
     }
 }
 
+/// How long a transaction that is open is waited for.
+const OPEN: Duration = Duration::from_secs(10);
+
+/// Between two looks at how far a partition is decided.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Waits until every transaction that has written to `topic` by now is decided there, for at most [`OPEN`]: what one
+/// hangs in is not waited for, but read without.
+///
+/// A transaction is committed once its coordinator has written so. The markers that let readers see it come after that,
+/// to each partition at its own time: who has seen its end in one topic need not see its records in another yet.
+pub(crate) fn until_decided_blocking(bootstrap: &str, topic: &str) {
+    let (all, stable) = (consumer(bootstrap, "read_uncommitted"), consumer(bootstrap, "read_committed"));
+    let end =
+        |consumer: &BaseConsumer, partition| consumer.fetch_watermarks(topic, partition, LONG).map(|(_, end)| end);
+    let until = Instant::now() + OPEN;
+    for partition in partitions(&all, topic) {
+        let written = end(&all, partition).unwrap();
+        while Instant::now() < until && end(&stable, partition).is_ok_and(|decided| decided < written) {
+            std::thread::sleep(PAUSE);
+        }
+    }
+}
+
+fn consumer(bootstrap: &str, isolation: &str) -> BaseConsumer {
+    ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .set("group.id", "tests-read-only")
+        .set("isolation.level", isolation)
+        .set("enable.auto.commit", "false")
+        // The end of a partition is an event: offsets have gaps, so they cannot tell it.
+        .set("enable.partition.eof", "true")
+        .set("fetch.wait.max.ms", "20")
+        .create()
+        .unwrap()
+}
+
+fn partitions(consumer: &BaseConsumer, topic: &str) -> BTreeSet<i32> {
+    let metadata = consumer.fetch_metadata(Some(topic), LONG).unwrap();
+    let partitions: BTreeSet<i32> = metadata.topics()[0].partitions().iter().map(|partition| partition.id()).collect();
+    assert!(!partitions.is_empty(), "{topic} is not there");
+    partitions
+}
+
 /// Everything committed in `topic` (its full name) at this moment, by partition and offset.
 pub(crate) async fn committed(topic: &str) -> Vec<Record> {
     let topic = topic.to_owned();
@@ -47,19 +91,8 @@ pub(crate) async fn committed(topic: &str) -> Vec<Record> {
 
 /// The same, from any broker, without a runtime.
 pub(crate) fn committed_blocking(bootstrap: &str, topic: &str) -> Vec<Record> {
-    let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", bootstrap)
-        .set("group.id", "tests-read-only")
-        .set("isolation.level", "read_committed")
-        .set("enable.auto.commit", "false")
-        // The end of a partition is an event: offsets have gaps, so they cannot tell it.
-        .set("enable.partition.eof", "true")
-        .set("fetch.wait.max.ms", "20")
-        .create()
-        .unwrap();
-    let metadata = consumer.fetch_metadata(Some(topic), LONG).unwrap();
-    let partitions: BTreeSet<i32> = metadata.topics()[0].partitions().iter().map(|partition| partition.id()).collect();
-    assert!(!partitions.is_empty(), "{topic} is not there");
+    let consumer = consumer(bootstrap, "read_committed");
+    let partitions = partitions(&consumer, topic);
     let mut assignment = TopicPartitionList::new();
     for partition in &partitions {
         assignment.add_partition_offset(topic, *partition, Offset::Beginning).unwrap();
