@@ -11,7 +11,7 @@ use crate::wire::{self, List, Number};
 
 /// Levels of parts that are asked for below the root: masks are not recursive, so each is written out. Mail that nests
 /// deeper is read down to here, and its [`Part::is_container`] tells where it goes on.
-const DEPTH: usize = 10;
+pub(crate) const DEPTH: usize = 10;
 
 /// How much of a message is read. It costs the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -92,6 +92,12 @@ impl Part {
     /// The first header of this name, in whatever case.
     pub fn header(&self, name: &str) -> Option<&str> {
         let found = self.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
+        found.map(|header| header.value.as_str())
+    }
+
+    /// The values of all headers of this name, in whatever case, topmost first.
+    pub fn headers_named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        let found = self.headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name));
         found.map(|header| header.value.as_str())
     }
 
