@@ -151,6 +151,9 @@ pub(crate) async fn run(
 }
 
 async fn serve(settings: &Settings, health: &Health, shutdown: &Shutdown) -> anyhow::Result<()> {
+    if !service::registered(settings, |_| {}, shutdown).await? {
+        return Ok(());
+    }
     let mut services = Services::start(settings, health).await?;
     let failed = tokio::select! {
         error = services.failed() => Some(error),

@@ -87,6 +87,9 @@ async fn run(cli: Cli, mut settings: Settings) -> anyhow::Result<Outcome> {
     let metrics = runtime::telemetry::init(&settings.telemetry)?;
     settings.effective.log();
     let shutdown = Shutdown::on_signals()?;
+    if reads_records(&cli.command) {
+        registry::look_up(&settings.registry).await?;
+    }
     match cli.command {
         Command::Ingress => service::run(service::Service::Ingress, settings, metrics, shutdown).await?,
         Command::Scheduler => service::run(service::Service::Scheduler, settings, metrics, shutdown).await?,
@@ -128,6 +131,27 @@ const fn is_service(command: &Command) -> bool {
         | Command::Connections(_)
         | Command::Sync(_)
         | Command::Tail(_)
+        | Command::Health(_) => false,
+    }
+}
+
+/// Whether the command decodes records, without being one of those that register the schemas when they start.
+const fn reads_records(command: &Command) -> bool {
+    match command {
+        Command::Projector(projector) => projector.rebuild,
+        Command::Tail(_) => true,
+        Command::Dev(_)
+        | Command::Demo(_)
+        | Command::Ingress
+        | Command::Scheduler
+        | Command::Poller
+        | Command::Simulator
+        | Command::Topics(_)
+        | Command::Organisations(_)
+        | Command::Keys(_)
+        | Command::Tokens(_)
+        | Command::Connections(_)
+        | Command::Sync(_)
         | Command::Health(_) => false,
     }
 }

@@ -2,6 +2,7 @@
 
 use std::task::Poll;
 
+use anyhow::Context;
 use futures_util::future::BoxFuture;
 use runtime::health::{Admin, Check, Health};
 use runtime::telemetry::Metrics;
@@ -36,6 +37,10 @@ pub(crate) async fn run(
     // Before the port opens, so that nobody takes a service for ready whose parts have not said yet what they wait for.
     let begun = health.readiness("start");
     let _admin = Admin::start(&settings.admin, health.clone(), metrics).await?;
+    let is_ours = !matches!(service, Service::Simulator);
+    if is_ours && !registered(&settings, |error| begun.fail(error.to_string()), &shutdown).await? {
+        return Ok(());
+    }
     match service {
         Service::Ingress => {
             let Some(store) = wait_for(&settings, &begun, &shutdown).await? else { return Ok(()) };
@@ -60,6 +65,16 @@ async fn running(mut service: BoxFuture<'_, anyhow::Result<()>>, begun: &Check) 
         Poll::Ready(result) => result,
         Poll::Pending => service.await,
     }
+}
+
+/// Registers the schemas where a registry is set, before the first record is read or written. Waits while it is away, and
+/// tells `waiting` why. False when the stop was ordered.
+pub(crate) async fn registered(
+    settings: &Settings,
+    waiting: impl FnMut(&registry::Error),
+    shutdown: &Shutdown,
+) -> anyhow::Result<bool> {
+    registry::register(&settings.registry, waiting, shutdown).await.context("registering the schemas")
 }
 
 /// The database with its schema up to date and its token keys checked; waits while it is away. None when the stop was

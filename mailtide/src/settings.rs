@@ -19,6 +19,8 @@ pub(crate) struct Settings {
     pub(crate) kafka: kafka::Settings,
     /// The database.
     pub(crate) store: store::Settings,
+    /// The schema registry, if there is one.
+    pub(crate) registry: registry::Settings,
     /// Gmail.
     pub(crate) gmail: gmail::Settings,
     /// The REST service.
@@ -87,6 +89,7 @@ fn read(mut source: Source) -> Result<Settings, Failure> {
     let admin = health::Settings::read(&mut source);
     let kafka = kafka::Settings::read(&mut source);
     let store = store::Settings::read(&mut source);
+    let registry = registry::Settings::read(&mut source);
     let gmail = gmail::Settings::read(&mut source);
     let ingress = ingress::Settings::read(&mut source);
     let scheduler = scheduler::Settings::read(&mut source);
@@ -100,6 +103,7 @@ fn read(mut source: Source) -> Result<Settings, Failure> {
         admin,
         kafka,
         store,
+        registry,
         gmail,
         ingress,
         scheduler,

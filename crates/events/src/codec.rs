@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io::{self, Read};
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;
@@ -12,7 +13,7 @@ use bytes::{BufMut, BytesMut};
 use serde::de::DeserializeOwned;
 
 use crate::registry::Published;
-use crate::{Error, Event, Record, Registry, frame};
+use crate::{Error, Event, Record, Registry, frame, wire};
 
 /// What the decoder may allocate for one string, one list or one map, in bytes. No record on any topic is larger than
 /// the broker's limit of 1 MiB; the rest is room for a decoded item being larger than its encoded form.
@@ -48,15 +49,34 @@ impl Codecs {
 
     /// The codec of the record, and the version within it, that a frame's id names.
     pub(crate) fn by_id(&self, id: u32) -> Result<(&Codec, &Version), Error> {
-        let (record, at) = self.by_id.get(&id).ok_or(Error::UnknownSchema { id })?;
+        self.own(wire::own_id(id)).ok_or(Error::UnknownSchema { id })
+    }
+
+    /// The same by the manifest's id.
+    fn own(&self, id: u32) -> Option<(&Codec, &Version)> {
+        let (record, at) = self.by_id.get(&id)?;
         let codec = self.of(*record);
-        Ok((codec, &codec.versions[*at]))
+        Some((codec, &codec.versions[*at]))
+    }
+
+    /// From now on frames of the version that has this id in the manifest are written under another.
+    pub(crate) fn write_under(&self, own: u32, id: u32) {
+        if let Some((_, version)) = self.own(own) {
+            // Alone: whoever reads the former id a moment longer writes a frame that is read all the same.
+            version.id.store(id, Ordering::Relaxed);
+        }
+    }
+
+    /// The id under which frames of the version that has this id in the manifest are written.
+    pub(crate) fn written_id(&self, own: u32) -> Option<u32> {
+        self.own(own).map(|(_, version)| version.id.load(Ordering::Relaxed))
     }
 }
 
 /// One published version, ready to be written and read.
 pub(crate) struct Version {
-    id: u32,
+    /// What stands in the frames that are written.
+    id: AtomicU32,
     number: u32,
     schema: &'static Schema,
     writer: GenericDatumWriter<'static>,
@@ -90,7 +110,7 @@ impl Codec {
     /// Appends a frame.
     pub(crate) fn encode<T: Event>(&self, record: &T, out: &mut BytesMut) {
         let version = &self.versions[self.written];
-        frame::begin(version.id, out);
+        frame::begin(version.id.load(Ordering::Relaxed), out);
         match T::exact(version.number) {
             Some(write) => write(record, out),
             None => self.write(record, version, out),
@@ -161,7 +181,7 @@ impl Version {
             .human_readable(true)
             .build()
             .expect("a published schema resolves by itself; a test checks it");
-        Self { id: published.id, number: published.version, schema, writer, reader }
+        Self { id: AtomicU32::new(published.id), number: published.version, schema, writer, reader }
     }
 
     /// Reads a datum as what the schema says it is.

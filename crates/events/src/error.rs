@@ -18,7 +18,10 @@ pub enum Error {
         len: usize,
     },
     /// The frame names a schema that this build does not have.
-    #[error("schema id {id} is not published in this build; update this service before the one that wrote the record")]
+    #[error(
+        "schema id {id} is not published in this build, nor was it given by its registry; update this service before the \
+         one that wrote the record, and start both with the same registry.url"
+    )]
     UnknownSchema {
         /// The id in the frame.
         id: u32,

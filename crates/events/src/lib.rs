@@ -1,8 +1,8 @@
 //! What travels on the topics: Avro schemas ↔ the domain's types.
 //!
 //! Every value on every topic is a Confluent frame (magic byte 0, schema id in four bytes, Avro datum), so that
-//! every Kafka tool can read it. The ids come from `schemas/manifest.json` and are fixed for ever; a published
-//! schema never changes, a new version of it must be readable by, and able to read, every version before it.
+//! every Kafka tool can read it. The ids come from `schemas/manifest.json` and are fixed for ever, or from a schema
+//! registry whose ids were adopted ([`adopt`]); a published schema never changes, a new version of it must be readable by, and able to read, every version before it.
 //!
 //! - [`encode`] and [`decode`] for each record, [`encode_command`] and [`decode_command`] for the union of commands;
 //! - [`to_json`] for any frame, whatever its record;
@@ -23,6 +23,7 @@ mod record;
 pub mod registry;
 mod trace;
 mod unreadable;
+mod wire;
 
 use bytes::{Bytes, BytesMut};
 use domain::{CancelJob, Command, ForgetConnection, PollGmailConnection};
@@ -33,6 +34,7 @@ pub use record::{Event, Record};
 pub use registry::Registry;
 pub use trace::{InvalidTraceParent, TraceParent};
 pub use unreadable::unreadable;
+pub use wire::{AdoptError, adopt, published, written_id};
 
 use codec::codecs;
 

@@ -64,6 +64,11 @@ impl Record {
         }
     }
 
+    /// Whether the pipeline alone reads it, and nobody else should.
+    pub const fn is_private(self) -> bool {
+        matches!(self, Self::MailboxState | Self::MailboxChunk)
+    }
+
     /// The record with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|record| record.name() == name)

@@ -223,6 +223,10 @@ impl IntoResponse for Code {
     }
 }
 
+/// Marks a refusal in the form of somebody else's interface, which is no problem document and stays as it is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Foreign;
+
 /// The members in the order in which RFC 9457 §3.1 names them.
 #[derive(Serialize)]
 struct Document<'a> {
@@ -233,11 +237,13 @@ struct Document<'a> {
     instance: &'a str,
 }
 
-/// Gives every response with a 4xx or 5xx status its problem document; others pass untouched. Headers already set (such
+/// Gives every response with a 4xx or 5xx status its problem document, but for those that are [`Foreign`]; others pass
+/// untouched. Headers already set (such
 /// as `Allow`) stay.
 pub(crate) fn finish(mut response: Response, instance: &str) -> Response {
     let status = response.status();
-    if !(status.is_client_error() || status.is_server_error()) {
+    let is_refusal = status.is_client_error() || status.is_server_error();
+    if !is_refusal || response.extensions().get::<Foreign>().is_some() {
         return response;
     }
     let problem = response.extensions_mut().remove::<Problem>().unwrap_or_else(|| framework_refusal(status).into());

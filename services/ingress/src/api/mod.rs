@@ -10,6 +10,7 @@ mod jobs;
 mod list;
 mod page;
 mod push;
+mod registry;
 mod stream;
 mod sync;
 mod time;
@@ -54,7 +55,7 @@ impl FromRef<Api> for Arc<Value> {
     }
 }
 
-/// All calls, and the path of pushes where they are taken.
+/// All calls, the path of pushes where they are taken, and those of a schema registry.
 pub(crate) fn router(app: Arc<App>, google: Arc<Google>, header: &HeaderName, pushes: Option<Arc<Pushes>>) -> Router {
     let document = serde_json::to_value(document::document(header)).expect("the document is plain JSON");
     let pushes = pushes.map(|pushes| Router::new().route("/push/gmail", post(push::push)).with_state(pushes));
@@ -74,6 +75,7 @@ pub(crate) fn router(app: Arc<App>, google: Arc<Google>, header: &HeaderName, pu
         .method_not_allowed_fallback(|| async { Code::MethodNotAllowed })
         .with_state(Api { app, google, document: Arc::new(document) })
         .merge(pushes.unwrap_or_default())
+        .merge(registry::router())
 }
 
 /// The UUID that `text` spells: 36 characters as RFC 9562 §4 writes them, in any case. The other spellings that the
