@@ -1,10 +1,14 @@
 //! The command line: what can be asked for, and its help.
 
+pub(crate) mod repair;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use domain::{ConnectionId, OrganisationId};
 use store::keys::Scope;
+
+pub(crate) use repair::Replay;
 
 /// Turns Gmail mailboxes into an exactly-once stream on Kafka.
 #[derive(Debug, Parser)]
@@ -60,6 +64,8 @@ pub(crate) enum Command {
     Sync(Sync),
     /// Print a topic's records as JSON lines, decoded, committed ones only
     Tail(Tail),
+    /// Send events that are still kept once more, or move a consumer group to a time
+    Replay(Box<Replay>),
     /// Ask the service whose admin port is in the settings whether it is ready; exit 1 if not
     Health(Health),
 }

@@ -109,6 +109,7 @@ async fn run(cli: Cli, mut settings: Settings) -> anyhow::Result<Outcome> {
         Command::Connections(connections) => command::connections::run(connections, &settings).await?,
         Command::Sync(sync) => return command::sync::run(&sync, &settings, &shutdown).await,
         Command::Tail(tail) => command::tail::run(&tail, &settings, &shutdown).await?,
+        Command::Replay(replay) => return command::replay::run(&replay, &settings, &shutdown).await,
         Command::Health(health) => return command::health::run(health, settings.admin.address).await,
     }
     Ok(Outcome::Done)
@@ -131,6 +132,7 @@ const fn is_service(command: &Command) -> bool {
         | Command::Connections(_)
         | Command::Sync(_)
         | Command::Tail(_)
+        | Command::Replay(_)
         | Command::Health(_) => false,
     }
 }
@@ -139,7 +141,7 @@ const fn is_service(command: &Command) -> bool {
 const fn reads_records(command: &Command) -> bool {
     match command {
         Command::Projector(projector) => projector.rebuild,
-        Command::Tail(_) => true,
+        Command::Tail(_) | Command::Replay(_) => true,
         Command::Dev(_)
         | Command::Demo(_)
         | Command::Ingress

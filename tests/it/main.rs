@@ -31,6 +31,7 @@ mod pipeline_handover;
 mod pipeline_input;
 mod projector;
 mod push;
+mod replay;
 mod scheduler;
 mod secrets;
 mod simulator;

@@ -28,6 +28,8 @@ pub const TRACE_PARENT: &str = "traceparent";
 pub const JOB_ID: &str = "jobId";
 /// On commands: the tenant of that job.
 pub const ORGANISATION_ID: &str = "organisationId";
+/// On replayed events: which replay sent them.
+pub const REPLAY_ID: &str = "replay-id";
 
 /// What all records of one page or one job have in common; made once for them all, because making it allocates.
 #[derive(Debug, Clone)]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::{Offset, TopicPartitionList};
 
 use crate::client::Context;
 
@@ -38,4 +39,31 @@ pub(crate) fn log_ends(
     timeout: Duration,
 ) -> Result<(i64, i64), KafkaError> {
     consumer.fetch_watermarks(topic, partition, timeout)
+}
+
+/// By partition: the first offset whose record's time is `at` or later, else where the log ends for the isolation level
+/// of this consumer.
+pub(crate) fn offsets_at(
+    consumer: &BaseConsumer<Context>,
+    topic: &str,
+    at: i64,
+    timeout: Duration,
+) -> Result<Vec<i64>, KafkaError> {
+    let count = partition_count(consumer, topic, timeout)?;
+    let mut asked = TopicPartitionList::new();
+    for partition in 0..count {
+        asked.add_partition_offset(topic, partition, Offset::Offset(at.max(0)))?;
+    }
+    let answer = consumer.offsets_for_times(asked, timeout)?;
+    (0..count)
+        .map(|partition| {
+            let found = answer.find_partition(topic, partition);
+            let found = found.ok_or(KafkaError::OffsetFetch(RDKafkaErrorCode::UnknownPartition))?;
+            found.error()?;
+            match found.offset() {
+                Offset::Offset(offset) => Ok(offset),
+                _ => log_ends(consumer, topic, partition, timeout).map(|(_, end)| end),
+            }
+        })
+        .collect()
 }

@@ -63,6 +63,19 @@ impl Cause {
         )
     }
 
+    /// Whether the broker knows no such topic.
+    pub fn is_unknown_topic(&self) -> bool {
+        use RDKafkaErrorCode::{UnknownPartition, UnknownTopic, UnknownTopicOrPartition};
+        matches!(self.0.rdkafka_error_code(), Some(UnknownPartition | UnknownTopic | UnknownTopicOrPartition))
+    }
+
+    /// Whether the group has members, so that nobody else may say where it stands.
+    pub fn is_group_in_use(&self) -> bool {
+        use RDKafkaErrorCode::{IllegalGeneration, NonEmptyGroup, RebalanceInProgress, UnknownMemberId};
+        let in_use = [UnknownMemberId, IllegalGeneration, RebalanceInProgress, NonEmptyGroup];
+        self.0.rdkafka_error_code().is_some_and(|code| in_use.contains(&code))
+    }
+
     /// Whether a newer producer with the same transactional id has taken over.
     pub fn is_fenced(&self) -> bool {
         use RDKafkaErrorCode::{Fenced, InvalidProducerEpoch, ProducerFenced};

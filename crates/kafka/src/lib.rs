@@ -2,12 +2,14 @@
 //!
 //! - [`lane`] reads, works and writes exactly once; everything else here is simple next to it.
 //! - [`Producer`] writes single records, acknowledged and once; [`Reader`] reads committed ones from given offsets.
+//! - [`SoleWriter`] writes transactions of its own; [`groups`] tells where consumer groups stand, and moves them.
 //! - [`topics`] names the topics, creates and checks them.
 
 mod client;
 mod cluster;
 mod error;
 mod faults;
+pub mod groups;
 mod header;
 pub mod lane;
 pub mod metrics;
@@ -19,6 +21,7 @@ mod record;
 mod settings;
 pub mod snapshot;
 pub mod topics;
+pub mod writer;
 
 pub use error::Cause;
 pub use faults::{Fault, Faults, Point};
@@ -29,3 +32,4 @@ pub use reader::Reader;
 pub use record::{Headers, InputRecord, OutRecord, OwnedRecord, SharedHeaders};
 pub use settings::Settings;
 pub use snapshot::read_all;
+pub use writer::SoleWriter;

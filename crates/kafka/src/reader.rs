@@ -142,6 +142,19 @@ impl Inspector {
         .await
     }
 
+    /// For each of a topic's partitions, by number, the first offset whose record was written at `at` (milliseconds
+    /// since 1970) or later; where there is none, the end of what is committed.
+    ///
+    /// # Errors
+    /// When there is no such topic or no broker answers within 10 s.
+    pub async fn offsets_at(&self, topic: &str, at: i64) -> Result<Vec<i64>, Error> {
+        let name = topic.to_owned();
+        self.ask("Finding the offsets of a time", topic, move |consumer| {
+            cluster::offsets_at(consumer, &name, at, ANSWER)
+        })
+        .await
+    }
+
     async fn ask<T: Send + 'static>(
         &self,
         action: &'static str,

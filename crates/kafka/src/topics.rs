@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::config::ClientConfig;
 use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::metadata::{Metadata, MetadataTopic};
 
 use crate::client::{self, Context};
 use crate::error::Cause;
@@ -35,11 +36,13 @@ pub enum Topic {
     ConnectionStatus,
     /// What could not be worked on, keyed as in its source.
     DeadLetter,
+    /// What operators had done: how far replays are, what became of dead letters; compacted.
+    Journal,
 }
 
 impl Topic {
     /// Every topic.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Poll,
         Self::State,
         Self::Discovered,
@@ -47,6 +50,7 @@ impl Topic {
         Self::JobStatus,
         Self::ConnectionStatus,
         Self::DeadLetter,
+        Self::Journal,
     ];
 
     /// The topics that a connection's key sends to the same partition in each: they must have as many partitions.
@@ -63,6 +67,7 @@ impl Topic {
             Self::JobStatus => "gmail.job.status",
             Self::ConnectionStatus => "gmail.connection.status",
             Self::DeadLetter => "gmail.dead.letter",
+            Self::Journal => "gmail.operator.journal",
         }
     }
 
@@ -80,7 +85,7 @@ impl Topic {
             // Replays reach back as far as this.
             Self::Discovered | Self::Fetched => retained(365),
             Self::JobStatus | Self::DeadLetter => retained(30),
-            Self::ConnectionStatus => vec![("cleanup.policy", "compact".to_owned())],
+            Self::ConnectionStatus | Self::Journal => vec![("cleanup.policy", "compact".to_owned())],
             // Small segments that close soon and are cleaned early: restoring reads the whole partition, and all of
             // it that compaction has not reached is read for nothing.
             Self::State => vec![
@@ -180,23 +185,70 @@ pub async fn create(settings: &Settings, topics: &Topics, which: &[Topic]) -> Re
                 config.iter().fold(spec, |spec, (key, value)| spec.set(key, value))
             })
             .collect();
-        let options = AdminOptions::new().request_timeout(Some(DEADLINE)).operation_timeout(Some(DEADLINE));
-        let answers = admin.create_topics(&specs, &options).await.map_err(|error| Error::Request {
-            action: "Creating topics",
-            bootstrap_servers: settings.bootstrap_servers.clone(),
-            cause: error.into(),
-        })?;
-        for answer in answers {
-            match answer {
-                // Somebody else was quicker.
-                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-                Err((topic, code)) => {
-                    return Err(Error::Refused { topic: topic.into(), reason: code.to_string() });
-                }
+        request(&admin, settings, &specs).await?;
+    }
+    wait_until_shown(&admin, settings, topics, which).await
+}
+
+/// Whether Kafka takes `name` as the name of a topic.
+pub fn is_legal(name: &str) -> bool {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    (1..=249).contains(&name.len()) && name.chars().all(legal) && name != "." && name != ".."
+}
+
+/// How long what is in a topic made for one consumer is kept: as long as dead letters are.
+const OWN_RETENTION: i64 = 30 * DAY;
+
+/// Creates a topic that is none of Mailtide's, for a consumer to be given events again on, with as many partitions as
+/// `partitions`; what is in it is kept for 30 days. One that is there is left as it is.
+///
+/// # Errors
+/// When a broker cannot be reached or refuses, or the topic is not there within 30 s.
+pub async fn create_own(settings: &Settings, name: &str, partitions: i32) -> Result<(), Error> {
+    let admin = Arc::new(admin(settings)?);
+    let retention = OWN_RETENTION.to_string();
+    let spec = NewTopic::new(name, partitions, TopicReplication::Fixed(settings.replication_factor))
+        .set("cleanup.policy", "delete")
+        .set("retention.ms", &retention);
+    request(&admin, settings, [&spec]).await?;
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let shown = metadata(&admin, settings).await?;
+        let has_leaders = |shown: &MetadataTopic| {
+            !shown.partitions().is_empty() && shown.partitions().iter().all(|partition| partition.leader() >= 0)
+        };
+        if shown.topics().iter().any(|topic| topic.name() == name && topic.error().is_none() && has_leaders(topic)) {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return Err(Error::Missing(vec![name.to_owned()]));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Asks for topics to be created. Those that are there already are no error.
+async fn request<'a>(
+    admin: &AdminClient<Context>,
+    settings: &Settings,
+    specs: impl IntoIterator<Item = &'a NewTopic<'a>>,
+) -> Result<(), Error> {
+    let options = AdminOptions::new().request_timeout(Some(DEADLINE)).operation_timeout(Some(DEADLINE));
+    let answers = admin.create_topics(specs, &options).await.map_err(|error| Error::Request {
+        action: "Creating topics",
+        bootstrap_servers: settings.bootstrap_servers.clone(),
+        cause: error.into(),
+    })?;
+    for answer in answers {
+        match answer {
+            // Somebody else was quicker.
+            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((topic, code)) => {
+                return Err(Error::Refused { topic: topic.into(), reason: code.to_string() });
             }
         }
     }
-    wait_until_shown(&admin, settings, topics, which).await
+    Ok(())
 }
 
 /// Checks that `which` topics are there and that those of them that are co-partitioned have equally many partitions.
@@ -255,12 +307,7 @@ async fn look_up(
     topics: &Topics,
     which: &[Topic],
 ) -> Result<BTreeMap<Topic, i32>, Error> {
-    let admin = admin.clone();
-    let bootstrap_servers = settings.bootstrap_servers.clone();
-    let metadata = tokio::task::spawn_blocking(move || admin.inner().fetch_metadata(None, DEADLINE))
-        .await
-        .expect("fetching metadata does not panic")
-        .map_err(|error| Error::Request { action: "Looking up topics", bootstrap_servers, cause: error.into() })?;
+    let metadata = metadata(admin, settings).await?;
     let wanted: BTreeMap<&str, Topic> = which.iter().map(|topic| (topics.name(*topic).as_ref(), *topic)).collect();
     Ok(metadata
         .topics()
@@ -272,6 +319,15 @@ async fn look_up(
             wanted.get(shown.name()).map(|topic| (*topic, count))
         })
         .collect())
+}
+
+async fn metadata(admin: &Arc<AdminClient<Context>>, settings: &Settings) -> Result<Metadata, Error> {
+    let admin = admin.clone();
+    let bootstrap_servers = settings.bootstrap_servers.clone();
+    tokio::task::spawn_blocking(move || admin.inner().fetch_metadata(None, DEADLINE))
+        .await
+        .expect("fetching metadata does not panic")
+        .map_err(|error| Error::Request { action: "Looking up topics", bootstrap_servers, cause: error.into() })
 }
 
 fn admin(settings: &Settings) -> Result<AdminClient<Context>, Error> {

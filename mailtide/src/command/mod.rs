@@ -1,13 +1,17 @@
 //! The operator's commands.
 
+pub(crate) mod ask;
 pub(crate) mod connections;
 pub(crate) mod health;
+pub(crate) mod journal;
 pub(crate) mod keys;
 pub(crate) mod organisations;
+pub(crate) mod replay;
 pub(crate) mod sync;
 pub(crate) mod tail;
 pub(crate) mod tokens;
 pub(crate) mod topics;
+pub(crate) mod when;
 
 use domain::Timestamp;
 

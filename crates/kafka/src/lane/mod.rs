@@ -21,7 +21,7 @@ mod partitions;
 mod restore;
 mod status;
 mod supervise;
-mod transaction;
+pub(crate) mod transaction;
 mod tuning;
 mod turn;
 

@@ -70,10 +70,19 @@ impl Transactions {
         lane: &LaneSettings,
         is_stopping: impl Fn() -> bool,
     ) -> Result<Self, Failure> {
+        let id = format!("{}{}-{}-{}", settings.topic_prefix, lane.service, settings.instance, lane.lane);
+        Self::take_over_as(settings, &format!("{}-{}", lane.service, lane.lane), id.into(), is_stopping)
+    }
+
+    /// The same for whoever is no lane: `id` is the transactional id in full, `name` what the client is called.
+    pub(crate) fn take_over_as(
+        settings: &Settings,
+        name: &str,
+        id: Arc<str>,
+        is_stopping: impl Fn() -> bool,
+    ) -> Result<Self, Failure> {
         let tuning = &settings.lane;
-        let id: Arc<str> =
-            format!("{}{}-{}-{}", settings.topic_prefix, lane.service, settings.instance, lane.lane).into();
-        let mut config = client::base(settings, &format!("{}-{}", lane.service, lane.lane));
+        let mut config = client::base(settings, name);
         config
             .set("transactional.id", id.as_ref())
             .set("transaction.timeout.ms", tuning.transaction_timeout.as_millis().to_string())
@@ -95,7 +104,7 @@ impl Transactions {
             .set("retry.backoff.max.ms", "5");
         let producer: BaseProducer<Context> = config
             .create_with_context(Context)
-            .map_err(|error| Failure::Client { what: "lane's producer", cause: error.into() })?;
+            .map_err(|error| Failure::Client { what: "transactional producer", cause: error.into() })?;
         let this = Self {
             producer,
             id,
@@ -129,6 +138,10 @@ impl Transactions {
     /// Writes those of `records` that are not written yet, in a transaction that it opens if none is open, so that they
     /// are on their way while the application works on. The same records, and more, are to be published then.
     pub(crate) fn write(&mut self, records: &[(Assignment, OutRecord)]) -> Result<(), Unpublished> {
+        self.write_all(records.iter().map(|(_, record)| record))
+    }
+
+    fn write_all<'a>(&mut self, records: impl ExactSizeIterator<Item = &'a OutRecord>) -> Result<(), Unpublished> {
         let written = match self.written {
             Some(written) => written,
             None => {
@@ -137,7 +150,7 @@ impl Transactions {
             }
         };
         self.written = Some(records.len());
-        for (_, record) in &records[written..] {
+        for record in records.skip(written) {
             if let Err(error) = self.enqueue(record) {
                 let (bytes, topic) = (record.size(), record.topic.clone());
                 let aborted = self.abort(format!("a record of {bytes} bytes for {topic} was refused: {error}"));
@@ -195,6 +208,16 @@ impl Transactions {
             })?;
         }
         self.faults.reach(Point::Sent);
+        self.call("committing the transaction", |this| this.producer.commit_transaction(Timeout::Never))?;
+        self.written = None;
+        Ok(())
+    }
+
+    /// Publishes `records` and no offsets, all or nothing. What fences a predecessor then is the transactional id alone.
+    pub(crate) fn publish_alone(&mut self, records: &[OutRecord]) -> Result<(), Unpublished> {
+        self.write_all(records.iter())?;
+        self.drain("waiting for the acknowledgements of a transaction's records", || false)?;
+        self.faults.reach(Point::Checked);
         self.call("committing the transaction", |this| this.producer.commit_transaction(Timeout::Never))?;
         self.written = None;
         Ok(())
