@@ -7,6 +7,7 @@ mod commands;
 mod connections;
 mod consent;
 mod facts;
+mod fuzz;
 mod hung;
 mod idempotency;
 mod islands;

@@ -5,10 +5,12 @@
 //! - [`Service`]: a real process of the program, to be killed and started again.
 //! - [`committed`]: what a consumer that reads committed records finds in a topic.
 //! - [`Swamp`]: a way to Postgres on which everything is lost for a while.
+//! - [`clients`]: programs that others wrote, to try ours with.
 //! - [`wait_until`], [`wait_for`]: conditions with a deadline, instead of sleeps.
 
 #![allow(dead_code, unused_imports, reason = "not every area of tests needs every tool")]
 
+pub(crate) mod clients;
 mod place;
 mod records;
 mod service;

@@ -55,7 +55,7 @@ impl BackfillRequest {
     summary = "Backfill a Gmail mailbox",
     description = "Lists the mailbox's messages of a window of time, by default the 30 days until now, and announces those that are in the mailbox. It runs beside syncs and delays none. A message that was announced before is announced again under the same `eventId`, with the origin `backfill`.",
     params(("id" = Uuid, Path), document::IdempotencyKey),
-    request_body(content = Option<BackfillRequest>, content_type = "application/json", description = "No body means the 30 days until now"),
+    request_body(content = BackfillRequest, content_type = "application/json", description = "No body means the 30 days until now"),
     security(("ApiKey" = [])),
     responses(
         (status = 202, description = "Accepted", body = SyncStartedResponse, content_type = "application/json",

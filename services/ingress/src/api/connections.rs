@@ -9,6 +9,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use domain::schedule::Schedule;
 use domain::{ConnectionId, ConnectionState, Duration, Timestamp};
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use store::connections::{self, Change, Connection};
 use store::keys::Scope;
@@ -74,7 +75,7 @@ pub(super) struct GmailConnectionResponse {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct ChangeGmailConnectionRequest {
     /// How often the schedule syncs it, in hours; null: as often as the installation does.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "hours")]
     #[schema(value_type = Option<u8>, minimum = 1, maximum = 24)]
     sync_interval_hours: Option<Option<u8>>,
     /// Whether the schedule leaves it alone.
@@ -86,6 +87,13 @@ pub(super) struct ChangeGmailConnectionRequest {
 /// Tells a member that is null from one that was left out.
 fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
+}
+
+/// The same for hours of a day. 12.0 is as whole a number as 12, as JSON Schema has it.
+fn hours<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<u8>>, D::Error> {
+    let Some(given) = Option::<f64>::deserialize(deserializer)? else { return Ok(Some(None)) };
+    let hours = (1..=24).find(|hours| f64::from(*hours).total_cmp(&given).is_eq());
+    hours.map(|hours| Some(Some(hours))).ok_or_else(|| D::Error::custom("expected null or 1 to 24"))
 }
 
 fn states() -> Object {
@@ -174,9 +182,6 @@ pub(super) async fn change(
     let (Parts { headers, .. }, body) = request.into_parts();
     let organisation = app.authenticate(&headers, Scope::Write).await?;
     let asked: ChangeGmailConnectionRequest = body::parse(&body::read(&headers, body).await?)?;
-    if asked.sync_interval_hours.flatten().is_some_and(|hours| !(1..=24).contains(&hours)) {
-        return Err(body::invalid("`syncIntervalHours`: expected null or 1 to 24"));
-    }
     let change = Change { sync_interval_hours: asked.sync_interval_hours, paused: asked.paused };
     let changed = connections::change(&app.store, organisation, connection_id(id)?, change).await;
     let changed = changed.map_err(|error| database_problem(&error))?.ok_or(Code::ConnectionNotFound)?;
@@ -244,5 +249,28 @@ impl GmailConnectionResponse {
             last_push_at: connection.last_push_at.map(instant),
             created_at: instant(connection.created_at),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hours_are_whole_numbers_of_a_day_however_they_are_written() {
+        let hours = |text: &str| {
+            let body = format!(r#"{{"syncIntervalHours": {text}}}"#);
+            body::parse::<ChangeGmailConnectionRequest>(body.as_bytes()).map(|asked| asked.sync_interval_hours)
+        };
+        for (text, read) in [("null", None), ("1", Some(1)), ("24", Some(24)), ("12.0", Some(12)), ("1.2e1", Some(12))]
+        {
+            assert_eq!(hours(text).unwrap(), Some(read), "{text}");
+        }
+        for text in ["0", "25", "-1", "1.5", "-0.0", "1e300", "18446744073709551616", "\"12\"", "true", "[]", "{}"] {
+            let wrong = format!("{:?}", hours(text).unwrap_err());
+            assert!(wrong.contains("`syncIntervalHours`"), "{text}: {wrong}");
+        }
+        let nothing = body::parse::<ChangeGmailConnectionRequest>(b"{}").unwrap();
+        assert_eq!(nothing.sync_interval_hours, None);
     }
 }

@@ -47,11 +47,11 @@ const CONNECTION: &str = "connectionId";
 pub(super) struct ConnectGmailRequest {
     /// Where the browser goes in the end: https, or http on this machine; its host is on the organisation's list. The
     /// query parameters `gmailStatus` and `connectionId` are added to it.
-    #[schema(format = "uri", max_length = 2048)]
+    #[schema(format = "uri", max_length = 2048, examples("https://app.example.com/mail"))]
     return_url: String,
     /// The address that Google's page is to propose.
     #[serde(default)]
-    #[schema(min_length = 1, max_length = 320)]
+    #[schema(min_length = 1, max_length = 320, examples("payable@example.com"))]
     login_hint: Option<String>,
     /// How far back the first sync reaches, from 2004-04-01T00:00:00Z on; 30 days when left out. What is older than 24
     /// hours is a backfill. A connection that is renewed is backfilled only when this is given.
@@ -243,7 +243,7 @@ impl Back {
     summary = "Come back from Google's consent page",
     description = "Where Google sends the browser: not for API clients, and without an API key. Connects the mailbox, starts its first sync, and sends the browser on to the `returnUrl` of the request that it answers.",
     params(
-        ("state" = Option<String>, Query, description = "Names the request that is answered; good once, for ten minutes"),
+        ("state" = String, Query, description = "Names the request that is answered; good once, for ten minutes"),
         ("code" = Option<String>, Query, description = "Google's code, when the user said yes"),
         ("error" = Option<String>, Query, description = "Why there is no code"),
     ),

@@ -10,7 +10,7 @@ use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, SchemaType, Type};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
-use utoipa::openapi::{Ref, RefOr, Required, ResponseBuilder, Schema, Server};
+use utoipa::openapi::{Content, Ref, RefOr, Required, ResponseBuilder, Schema, Server};
 use utoipa::{IntoParams, OpenApi, PartialSchema, ToSchema};
 
 /// What a refusal or failure looks like (RFC 9457), with the schema that the API's owner published for it.
@@ -140,6 +140,24 @@ fn share_responses(document: &mut utoipa::openapi::OpenApi) {
     }
 }
 
+/// A body that need not have a member need not be sent.
+fn let_bodies_be_left_out(document: &mut utoipa::openapi::OpenApi) {
+    let schemas = document.components.as_ref().map(|components| components.schemas.clone()).unwrap_or_default();
+    let needs_nothing = |content: &RefOr<Content>| {
+        let RefOr::T(Content { schema: Some(RefOr::Ref(reference)), .. }) = content else { return false };
+        let name = reference.ref_location.rsplit('/').next().unwrap_or_default();
+        matches!(schemas.get(name), Some(RefOr::T(Schema::Object(object))) if object.required.is_empty())
+    };
+    for item in document.paths.paths.values_mut() {
+        for operation in [&mut item.post, &mut item.put, &mut item.patch].into_iter().flatten() {
+            let Some(RefOr::T(body)) = &mut operation.request_body else { continue };
+            if body.content.values().all(needs_nothing) {
+                body.required = Some(Required::False);
+            }
+        }
+    }
+}
+
 /// A problem document, with the headers that come with its status.
 fn shared(status: &str, codes: &str) -> utoipa::openapi::Response {
     let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("ProblemDetails"))).build();
@@ -165,6 +183,8 @@ fn shared(status: &str, codes: &str) -> utoipa::openapi::Response {
 pub(super) fn document(header: &HeaderName) -> utoipa::openapi::OpenApi {
     let mut document = Document::openapi();
     share_responses(&mut document);
+    let_bodies_be_left_out(&mut document);
+    super::links::add(&mut document);
     let about = document.info.description.unwrap_or_default();
     document.info.description = Some(format!("{about}\n\n## Codes\n\n{}", super::codes::table()));
     document.servers = Some(vec![Server::new("/")]);

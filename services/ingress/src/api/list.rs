@@ -53,7 +53,7 @@ impl IntoParams for JobQuery {
             .minimum(Some(1))
             .maximum(Some(page::MAX_LIMIT))
             .default(Some(page::DEFAULT_LIMIT.into()));
-        let cursor = ObjectBuilder::new().schema_type(Type::String);
+        let cursor = ObjectBuilder::new().schema_type(Type::String).pattern(Some(page::CURSOR));
         vec![
             parameter("Cursor", "The `nextCursor` of the page before; none for the first page.")
                 .schema(Some(cursor))

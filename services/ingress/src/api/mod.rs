@@ -7,6 +7,7 @@ mod connections;
 mod consent;
 mod document;
 mod jobs;
+mod links;
 mod list;
 mod page;
 mod push;

@@ -15,6 +15,9 @@ use crate::problem::{Code, Problem};
 pub(super) const DEFAULT_LIMIT: u32 = 50;
 pub(super) const MAX_LIMIT: u32 = 200;
 
+/// What a cursor looks like.
+pub(super) const CURSOR: &str = "^[A-Za-z0-9_-]{43}$";
+
 /// The parameters of a query, their names in any case, as the API's owner has them elsewhere. What a call does not know
 /// it does not look at.
 pub(super) struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);

@@ -14,6 +14,9 @@ use futures_util::{Stream, stream};
 use store::jobs::Job;
 use store::keys::Scope;
 use tokio::time::Instant;
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::{Ref, RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 use super::document::ProblemDetails;
 use super::jobs::JobResponse;
@@ -31,6 +34,29 @@ const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering
 /// How long a client is to wait before it connects again.
 const RETRY: Duration = Duration::from_secs(2);
 
+/// One event of a stream.
+pub(super) struct JobEvent;
+
+impl PartialSchema for JobEvent {
+    fn schema() -> RefOr<Schema> {
+        let text = || ObjectBuilder::new().schema_type(Type::String);
+        let data = text()
+            .description(Some("The job, as a look at it shows it."))
+            .content_media_type("application/json")
+            .content_schema(Some(Ref::from_schema_name("JobResponse")));
+        ObjectBuilder::new()
+            .property("event", text().enum_values(Some(["job"])))
+            .property("id", text().description(Some("What to send as `Last-Event-ID` to go on after this event.")))
+            .property("data", data)
+            .required("event")
+            .required("id")
+            .required("data")
+            .into()
+    }
+}
+
+impl ToSchema for JobEvent {}
+
 /// Follows a job to its end.
 #[utoipa::path(
     get,
@@ -42,7 +68,7 @@ const RETRY: Duration = Duration::from_secs(2);
     params(("jobId" = Uuid, Path), ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event seen")),
     security(("ApiKey" = [])),
     responses(
-        (status = 200, description = "The events", body = String, content_type = "text/event-stream"),
+        (status = 200, description = "The events; the schema is that of each", body = JobEvent, content_type = "text/event-stream"),
         (status = 204, description = "The job has ended, and Last-Event-ID is the end"),
         (status = 404, description = "Job.NotFound — job does not exist", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 429, description = "Job.TooManyStreams — the key follows as many jobs at once as it may; Request.RateLimited", body = ProblemDetails, content_type = "application/problem+json",
