@@ -6,6 +6,7 @@ pub(crate) mod browser;
 mod commands;
 mod connections;
 mod consent;
+mod docs;
 mod facts;
 mod fuzz;
 mod hung;

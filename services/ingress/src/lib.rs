@@ -15,6 +15,7 @@ mod metrics;
 mod outage;
 mod problem;
 mod push;
+mod reference;
 mod rows;
 mod server;
 mod settings;

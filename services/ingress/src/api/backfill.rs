@@ -26,11 +26,11 @@ use crate::problem::{Code, Problem};
 pub(super) struct BackfillRequest {
     /// The first instant inside, from 2004-04-01T00:00:00Z on; 30 days before `until` when left out.
     #[serde(default)]
-    #[schema(value_type = Option<String>, format = DateTime)]
+    #[schema(value_type = Option<String>, format = DateTime, examples("2026-01-01T00:00:00Z"))]
     since: Option<String>,
     /// The first instant after it, not in the future; now when left out.
     #[serde(default)]
-    #[schema(value_type = Option<String>, format = DateTime)]
+    #[schema(value_type = Option<String>, format = DateTime, examples("2026-02-01T00:00:00Z"))]
     until: Option<String>,
 }
 

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use axum::http::StatusCode;
 
 use crate::problem::Code;
+use crate::reference::CodeRow;
 
 /// Codes of jobs that failed, which other services give: code, meaning, remedy.
 const OF_JOBS: &[(&str, &str, &str)] = &[
@@ -109,18 +110,32 @@ const OF_JOBS: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// The table of all codes, in Markdown: those of refusals, with their status, then those of failed jobs.
-pub(super) fn table() -> String {
-    let mut table = String::from("| status | code | what it means | what to do |\n|---|---|---|---|\n");
+/// All codes: those of refusals by their status, then those of failed jobs.
+pub(super) fn rows() -> Vec<CodeRow> {
     let mut answers: Vec<_> = Code::ALL.iter().map(|code| code.entry()).collect();
     answers.sort_unstable_by_key(|entry| (entry.status.as_u16(), entry.title));
-    for entry in answers {
-        line(&mut table, entry.status.as_str(), entry.title, entry.meaning, entry.remedy);
+    let answers = answers.into_iter().map(|entry| CodeRow {
+        status: Some(entry.status),
+        code: entry.title,
+        meaning: entry.meaning,
+        remedy: entry.remedy,
+    });
+    let of_jobs = OF_JOBS.iter().map(|(code, meaning, remedy)| CodeRow { status: None, code, meaning, remedy });
+    answers.chain(of_jobs).collect()
+}
+
+/// The table of all codes, in Markdown.
+pub(super) fn table() -> String {
+    let mut table = String::from("| status | code | what it means | what to do |\n|---|---|---|---|\n");
+    let (answers, of_jobs): (Vec<_>, Vec<_>) = rows().into_iter().partition(|row| row.status.is_some());
+    for row in answers {
+        let status = row.status.map_or(String::new(), |status| status.as_u16().to_string());
+        line(&mut table, &status, row.code, row.meaning, row.remedy);
     }
     let refused = Code::Refused(StatusCode::BAD_REQUEST).entry();
     line(&mut table, "4xx", refused.title, refused.meaning, refused.remedy);
-    for (code, meaning, remedy) in OF_JOBS {
-        line(&mut table, "job", code, meaning, remedy);
+    for row in of_jobs {
+        line(&mut table, "job", row.code, row.meaning, row.remedy);
     }
     table
 }

@@ -35,6 +35,7 @@ pub(super) struct GmailConnectionResponse {
     #[schema(value_type = Uuid)]
     connection_id: ConnectionId,
     /// The mailbox's address.
+    #[schema(examples("payable@example.com"))]
     email_address: String,
     /// Whether it can be synced.
     #[schema(schema_with = states)]

@@ -1,9 +1,8 @@
 //! The API's own description: OpenAPI 3.1, generated from the handlers, committed as `openapi.json`, and served.
 
-use axum::Json;
 use axum::extract::State;
-use axum::http::HeaderName;
-use serde_json::Value;
+use axum::http::{HeaderMap, HeaderName};
+use axum::response::Response;
 use std::sync::Arc;
 use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::header::HeaderBuilder;
@@ -12,6 +11,8 @@ use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, SchemaTy
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
 use utoipa::openapi::{Content, Ref, RefOr, Required, ResponseBuilder, Schema, Server};
 use utoipa::{IntoParams, OpenApi, PartialSchema, ToSchema};
+
+use crate::reference::Reference;
 
 /// What a refusal or failure looks like (RFC 9457), with the schema that the API's owner published for it.
 pub(super) struct ProblemDetails;
@@ -202,15 +203,19 @@ pub(super) fn document(header: &HeaderName) -> utoipa::openapi::OpenApi {
     path = "/openapi.json",
     operation_id = "getOpenApi",
     summary = "Describe this API",
-    responses((status = 200, description = "This document", body = Object)),
+    responses(
+        (status = 200, description = "This document", body = Object,
+            headers(("ETag" = String, description = "Names this version of the document, for If-None-Match"))),
+        (status = 304, description = "The version that If-None-Match names"),
+    ),
 )]
-pub(super) async fn openapi(State(document): State<Arc<Value>>) -> Json<Arc<Value>> {
-    Json(document)
+pub(super) async fn openapi(State(reference): State<Arc<Reference>>, headers: HeaderMap) -> Response {
+    reference.document.answer(&headers)
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 

@@ -10,6 +10,7 @@ mod jobs;
 mod links;
 mod list;
 mod page;
+mod pages;
 mod push;
 mod registry;
 mod stream;
@@ -22,20 +23,20 @@ use axum::Router;
 use axum::extract::FromRef;
 use axum::http::HeaderName;
 use axum::routing::{get, post};
-use serde_json::Value;
 use uuid::Uuid;
 
 use crate::app::App;
 use crate::consent::Google;
 use crate::problem::Code;
 use crate::push::Pushes;
+use crate::reference::Reference;
 
 /// What the handlers are given.
 #[derive(Clone)]
 struct Api {
     app: Arc<App>,
     google: Arc<Google>,
-    document: Arc<Value>,
+    reference: Arc<Reference>,
 }
 
 impl FromRef<Api> for Arc<App> {
@@ -50,15 +51,16 @@ impl FromRef<Api> for Arc<Google> {
     }
 }
 
-impl FromRef<Api> for Arc<Value> {
+impl FromRef<Api> for Arc<Reference> {
     fn from_ref(api: &Api) -> Self {
-        Self::clone(&api.document)
+        Self::clone(&api.reference)
     }
 }
 
 /// All calls, the path of pushes where they are taken, and those of a schema registry.
 pub(crate) fn router(app: Arc<App>, google: Arc<Google>, header: &HeaderName, pushes: Option<Arc<Pushes>>) -> Router {
     let document = serde_json::to_value(document::document(header)).expect("the document is plain JSON");
+    let reference = Reference::new(&document, &codes::rows());
     let pushes = pushes.map(|pushes| Router::new().route("/push/gmail", post(push::push)).with_state(pushes));
     Router::new()
         .route("/gmail-connections/{id}/sync", post(sync::sync))
@@ -72,9 +74,13 @@ pub(crate) fn router(app: Arc<App>, google: Arc<Google>, header: &HeaderName, pu
         .route("/jobs/{jobId}/cancel", post(cancel::cancel))
         .route("/jobs/{jobId}/events", get(stream::events))
         .route("/openapi.json", get(document::openapi))
+        .route("/docs", get(pages::page))
+        .route("/docs/style.css", get(pages::style))
+        .route("/docs/try.js", get(pages::script))
+        .route("/docs/icon.svg", get(pages::icon))
         .fallback(|| async { Code::PathNotFound })
         .method_not_allowed_fallback(|| async { Code::MethodNotAllowed })
-        .with_state(Api { app, google, document: Arc::new(document) })
+        .with_state(Api { app, google, reference })
         .merge(pushes.unwrap_or_default())
         .merge(registry::router())
 }
