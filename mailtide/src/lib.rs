@@ -6,6 +6,7 @@ mod demo;
 mod dev;
 mod http;
 mod local;
+mod metrics;
 mod output;
 mod service;
 mod settings;
@@ -85,6 +86,7 @@ async fn run(cli: Cli, mut settings: Settings) -> anyhow::Result<Outcome> {
         settings.telemetry.filter = "warn,kafka::client=error".to_owned();
     }
     let metrics = runtime::telemetry::init(&settings.telemetry)?;
+    metrics::describe();
     settings.effective.log();
     let shutdown = Shutdown::on_signals()?;
     if reads_records(&cli.command) {

@@ -26,6 +26,7 @@ mod lane_process;
 mod lane_support;
 mod mailbox_faults;
 mod mailbox_gmail;
+mod metrics;
 mod pipeline;
 mod pipeline_handover;
 mod pipeline_input;

@@ -31,6 +31,7 @@ pub use client::{Client, Error, Mailbox, Read, Reading};
 pub use content::fetched;
 pub use gate::{Gate, Service};
 pub use message::{Header, Message, Part, View};
+pub use metric::ALL as METRICS;
 pub use settings::{Quota, Settings};
 pub use tariff::Tariff;
 pub use token::{Account, Credential, Grant, TokenSource, TokenSourceError};

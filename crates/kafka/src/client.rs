@@ -1,15 +1,16 @@
 //! How clients of librdkafka are set up, and where what they say goes.
 
-use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::producer::{DeliveryResult, ProducerContext};
+use rdkafka::{ClientContext, Statistics};
 use secrecy::ExposeSecret;
 use tracing::{debug, error, info, warn};
 
 use crate::settings::Settings;
+use crate::statistics;
 
 /// What all clients share.
 ///
@@ -17,6 +18,7 @@ use crate::settings::Settings;
 /// with a mere warning, so one set of properties serves both.
 pub(crate) fn base(settings: &Settings, name: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
+    config.set("statistics.interval.ms", statistics::INTERVAL_MS);
     for (name, value) in &settings.librdkafka {
         config.set(name, value.expose_secret());
     }
@@ -67,6 +69,10 @@ pub(crate) struct Context;
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log(level, facility, message);
+    }
+
+    fn stats(&self, told: Statistics) {
+        statistics::record(&told);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use metrics::Counter;
+use rdkafka::Statistics;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
@@ -94,6 +95,10 @@ impl ClientContext for Quiet {
         client::log(level, facility, message);
     }
 
+    fn stats(&self, told: Statistics) {
+        Context.stats(told);
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
         Context.error(error, reason);
     }
@@ -110,8 +115,7 @@ impl Producer {
             bootstrap_servers: settings.bootstrap_servers.clone(),
             cause: error.into(),
         })?;
-        names::describe();
-        let counter = |outcome: &'static str| metrics::counter!(names::PRODUCED, "outcome" => outcome);
+        let counter = |outcome: &'static str| metrics::counter!(names::PRODUCED.name, "outcome" => outcome);
         Ok(Self {
             inner: Arc::new(ArcSwap::from_pointee(inner)),
             config,

@@ -146,7 +146,7 @@ impl Check {
         let mut checks = self.health.checks.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = checks.get_mut(&self.name).filter(|known| known.serial == self.serial) {
             known.state = state;
-            metrics::gauge!(metric::READY, metric::label::CHECK => self.name.clone()).set(ready);
+            metrics::gauge!(metric::READY.name, "check" => self.name.clone()).set(ready);
         }
     }
 }

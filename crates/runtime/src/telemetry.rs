@@ -4,14 +4,18 @@ use std::fmt;
 use std::io::IsTerminal;
 use std::str::FromStr;
 
-use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
-use crate::metric;
+use crate::metric::{self, Metric};
 use crate::settings::Source;
 
-/// Upper bounds of the buckets of every histogram, in seconds.
+/// Upper bounds of the buckets of histograms that count things: their names end in one of these.
+const COUNTED: [&str; 2] = ["_records", "_calls"];
+const COUNTS: [f64; 12] = [1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 1_000.0, 5_000.0, 20_000.0, 50_000.0];
+
+/// Upper bounds of the buckets of all other histograms, in seconds.
 const SECONDS: [f64; 16] =
     [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0];
 
@@ -115,8 +119,13 @@ pub fn init(settings: &Settings) -> Result<Metrics, Error> {
         Format::Text => log.with_ansi(std::io::stderr().is_terminal()).finish().try_init()?,
         Format::Json => log.json().flatten_event(true).finish().try_init()?,
     }
-    let recorder = PrometheusBuilder::new().set_buckets(&SECONDS)?.install_recorder()?;
-    metrics::gauge!(metric::BUILD_INFO, metric::label::VERSION => env!("CARGO_PKG_VERSION")).set(1.0);
+    let mut recorder = PrometheusBuilder::new().set_buckets(&SECONDS)?;
+    for ending in COUNTED {
+        recorder = recorder.set_buckets_for_metric(Matcher::Suffix(ending.to_owned()), &COUNTS)?;
+    }
+    let recorder = recorder.install_recorder()?;
+    metric::ALL.iter().for_each(Metric::describe);
+    metrics::gauge!(metric::BUILD_INFO.name, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     Ok(Metrics { recorder })
 }
 

@@ -36,6 +36,7 @@ use runtime::health::{Check, Health};
 use store::Store;
 use tokio::net::TcpListener;
 
+pub use metrics::ALL as METRICS;
 pub use push::Settings as PushSettings;
 pub use settings::Settings;
 

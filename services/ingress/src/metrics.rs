@@ -5,6 +5,25 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use metrics::{Counter, Histogram};
+use runtime::metric::Metric;
+
+const REQUEST_SECONDS: Metric =
+    Metric::histogram("mailtide_http_request_seconds", &["route"], "From a request's head to its answer's");
+const REQUESTS: Metric = Metric::counter("mailtide_http_requests_total", &["route", "status"], "Requests answered");
+const ROWS: Metric = Metric::counter("mailtide_ingress_rows_total", &[], "Rows of queued jobs brought to Postgres");
+const INSERT_SECONDS: Metric =
+    Metric::histogram("mailtide_ingress_insert_seconds", &[], "One insert for many requests");
+const PUSHES: Metric = Metric::counter(
+    "mailtide_pushes_total",
+    &["outcome"],
+    "Gmail's pushes: `told`, `unknown`, `malformed`, `refused`, `keys_away` or `failed`",
+);
+const PUSH_COMMANDS: Metric = Metric::counter("mailtide_push_commands_total", &[], "Commands that pushes became");
+const ROWS_KEPT: Metric =
+    Metric::gauge("mailtide_ingress_rows_kept", &[], "Rows of queued jobs that wait for Postgres");
+
+/// All of them.
+pub const ALL: &[Metric] = &[REQUEST_SECONDS, REQUESTS, ROWS, INSERT_SECONDS, PUSHES, PUSH_COMMANDS, ROWS_KEPT];
 
 /// The routes, as they are declared, the busiest first.
 pub(crate) const ROUTES: &[&str] = &[
@@ -78,36 +97,35 @@ fn is_of(route: &str, path: &str) -> bool {
 /// A request was answered.
 pub(crate) fn answered(path: &str, status: StatusCode, took: Duration) {
     let route = &BY_ROUTE[route_of(path)];
-    let seconds =
-        route.seconds.get_or_init(|| metrics::histogram!("mailtide_http_request_seconds", "route" => route.name));
+    let seconds = route.seconds.get_or_init(|| metrics::histogram!(REQUEST_SECONDS.name, "route" => route.name));
     seconds.record(took);
     let Some(requests) = route.requests.get(usize::from(status.as_u16()).wrapping_sub(100)) else { return };
-    let requests = requests.get_or_init(|| {
-        metrics::counter!("mailtide_http_requests_total", "route" => route.name, "status" => status.as_str().to_owned())
-    });
+    let requests = requests.get_or_init(
+        || metrics::counter!(REQUESTS.name, "route" => route.name, "status" => status.as_str().to_owned()),
+    );
     requests.increment(1);
 }
 
 /// One insert brought the `queued` rows of this many requests to Postgres.
 pub(crate) fn rows_inserted(rows: usize, took: Duration) {
-    metrics::counter!("mailtide_ingress_rows_total").increment(rows as u64);
-    metrics::histogram!("mailtide_ingress_insert_seconds").record(took);
+    metrics::counter!(ROWS.name).increment(rows as u64);
+    metrics::histogram!(INSERT_SECONDS.name).record(took);
 }
 
 /// What came of a push: `told`, `unknown` (nobody's address, or none that syncs now), `malformed`, `refused`,
 /// `keys_away`, `failed`.
 pub(crate) fn pushed(outcome: &'static str) {
-    metrics::counter!("mailtide_pushes_total", "outcome" => outcome).increment(1);
+    metrics::counter!(PUSHES.name, "outcome" => outcome).increment(1);
 }
 
 /// Pushes became a command.
 pub(crate) fn push_command() {
-    metrics::counter!("mailtide_push_commands_total").increment(1);
+    metrics::counter!(PUSH_COMMANDS.name).increment(1);
 }
 
 /// So many `queued` rows wait for Postgres.
 pub(crate) fn rows_kept(rows: usize) {
-    metrics::gauge!("mailtide_ingress_rows_kept").set(u32::try_from(rows).unwrap_or(u32::MAX));
+    metrics::gauge!(ROWS_KEPT.name).set(u32::try_from(rows).unwrap_or(u32::MAX));
 }
 
 #[cfg(test)]

@@ -31,6 +31,7 @@ use tokio::runtime::Handle;
 
 pub use app::{Poller, Shared};
 pub use calls::{Done, Mailboxes};
+pub use metric::ALL as METRICS;
 pub use settings::Settings;
 
 /// The topics that the poller reads and writes.

@@ -25,6 +25,7 @@ use store::Store;
 use tokio::time::{Instant, timeout_at};
 
 pub use fold::{Fact, Fold};
+pub use metric::ALL as METRICS;
 pub use rebuild::{Rebuilt, rebuild};
 pub use settings::Settings;
 

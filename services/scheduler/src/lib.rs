@@ -25,6 +25,7 @@ use runtime::{Backoff, Shutdown};
 use store::Store;
 use tokio::task::JoinHandle;
 
+pub use metric::ALL as METRICS;
 pub use settings::Settings;
 
 use crate::fire::Fire;

@@ -32,6 +32,9 @@ use crate::gate::desk::{Bound, Decision, Desk, Held, Ticket};
 use crate::token::Account;
 use crate::{Settings, metric};
 
+/// The metrics are told at least so often.
+const REPORTS: Duration = Duration::from_secs(10);
+
 /// Lets calls through. Cheap to clone; clones are one gate.
 #[derive(Debug, Clone)]
 pub struct Gate {
@@ -195,6 +198,7 @@ impl Gate {
     /// [`Refused`] when its deadline comes first or is certain to, when it is too dear, or too many wait.
     pub async fn admit(&self, admission: Admission<'_>) -> Result<Permit, Refused> {
         let began = Instant::now();
+        self.inner.start_driver();
         let (waker, answer) = oneshot::channel();
         let ticket = self.inner.decide(|desk, now, decisions| {
             let ticket = desk.ask(now, &admission, waker)?;
@@ -204,14 +208,11 @@ impl Gate {
         let mut waiting = Waiting { inner: &self.inner, ticket: ticket.inspect_err(refused_as)?, answer };
         let decided = match waiting.answer.try_recv() {
             Ok(decided) => decided,
-            Err(_) => {
-                self.inner.start_driver();
-                match tokio::time::timeout_at(admission.deadline, &mut waiting.answer).await {
-                    Ok(Ok(decided)) => decided,
-                    // It may have been let through at the very end.
-                    _ => waiting.answer.try_recv().unwrap_or_else(|_| Err(Refused::Late { waited: began.elapsed() })),
-                }
-            }
+            Err(_) => match tokio::time::timeout_at(admission.deadline, &mut waiting.answer).await {
+                Ok(Ok(decided)) => decided,
+                // It may have been let through at the very end.
+                _ => waiting.answer.try_recv().unwrap_or_else(|_| Err(Refused::Late { waited: began.elapsed() })),
+            },
         };
         let held = decided.inspect_err(refused_as)?;
         metric::admitted(admission.lane, admission.units, began.elapsed());
@@ -297,7 +298,7 @@ impl Inner {
 
     /// Starts the task that lets calls through when their time has come, unless there is one.
     fn start_driver(self: &Arc<Self>) {
-        if self.has_driver.swap(true, Ordering::AcqRel) {
+        if self.has_driver.load(Ordering::Acquire) || self.has_driver.swap(true, Ordering::AcqRel) {
             return;
         }
         let gone = Gone(self.has_driver.clone());
@@ -329,7 +330,7 @@ impl Drop for Gone {
     }
 }
 
-/// Lets calls through when their time has come, as long as there is the gate.
+/// Lets calls through when their time has come, and tells the metrics, as long as there is the gate.
 async fn drive(inner: Weak<Inner>, wake: Arc<Notify>, _gone: Gone) {
     loop {
         let due = {
@@ -344,12 +345,9 @@ async fn drive(inner: Weak<Inner>, wake: Arc<Notify>, _gone: Gone) {
             state.report();
             due
         };
-        match due {
-            Some(due) => {
-                let _ = tokio::time::timeout_at(due, wake.notified()).await;
-            }
-            None => wake.notified().await,
-        }
+        // What is left of a budget grows while nobody asks for anything.
+        let report = Instant::now() + REPORTS;
+        let _ = tokio::time::timeout_at(due.map_or(report, |due| due.min(report)), wake.notified()).await;
     }
 }
 

@@ -21,6 +21,7 @@ use crate::lane::done::Waker;
 use crate::lane::error::Failure;
 use crate::lane::tuning::LaneSettings;
 use crate::settings::Settings;
+use crate::statistics;
 
 /// A rebalance that librdkafka waits for us to carry out.
 #[derive(Debug, PartialEq, Eq)]
@@ -69,8 +70,9 @@ impl ClientContext for Rebalances {
         client::log(level, facility, message);
     }
 
-    fn stats(&self, _: Statistics) {
+    fn stats(&self, told: Statistics) {
         self.count();
+        statistics::record(&told);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

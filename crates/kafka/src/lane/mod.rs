@@ -60,7 +60,6 @@ where
     A: App,
     F: FnMut(LaneHandle<A::Done>) -> A + Send + 'static,
 {
-    crate::metrics::describe();
     let problems = settings.lane.problems();
     if let Some((key, message)) = problems.first() {
         return Err(Error::Settings(format!("`{key}` {message}")));

@@ -120,9 +120,9 @@ impl<F> Supervisor<F> {
     fn note(&self, failure: &Failure, failures: u32, pause: Duration) {
         let LaneSettings { service, lane, .. } = self.lane;
         warn!(%failure, service, lane, failures, ?pause, "A lane is dropped and built anew");
-        metrics::counter!(names::RESTARTS, "service" => service, "lane" => lane.to_string()).increment(1);
+        metrics::counter!(names::RESTARTS.name, "service" => service, "lane" => lane.to_string()).increment(1);
         if failure.is_fenced() {
-            metrics::counter!(names::TRANSACTIONS, "service" => service, "lane" => lane.to_string(),
+            metrics::counter!(names::TRANSACTIONS.name, "service" => service, "lane" => lane.to_string(),
                 "outcome" => "fenced")
             .increment(1);
         }
