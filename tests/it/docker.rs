@@ -139,7 +139,9 @@ fn every_path_in_the_docker_files_is_there() {
     for path in &sent {
         assert!(root.join(path).exists(), ".dockerignore names {path}, which is not there");
     }
-    for member in ["Cargo.toml", "Cargo.lock", "bench", "crates", "mailtide", "schemas", "services", "tests"] {
+    for member in
+        ["Cargo.toml", "Cargo.lock", "bench", "crates", "examples", "mailtide", "schemas", "services", "tests"]
+    {
         assert!(sent.contains(&member), ".dockerignore keeps {member} from the build");
     }
 }

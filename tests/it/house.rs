@@ -254,6 +254,11 @@ impl House {
         self.settings.iter().fold(process, |process, (name, value)| process.set(name, value))
     }
 
+    /// The settings of every process of the house, as environment variables.
+    pub(crate) fn settings(&self) -> &BTreeMap<String, String> {
+        &self.settings
+    }
+
     /// The topics' names.
     pub(crate) fn topics(&self) -> Topics {
         Topics::new(self.place.prefix())

@@ -10,8 +10,10 @@ mod checker;
 mod house;
 mod support;
 
+mod accounts_payable;
 mod chaos;
 mod cli;
+mod contract;
 mod delegation;
 mod demo;
 mod docker;

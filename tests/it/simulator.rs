@@ -6,7 +6,7 @@ use std::path::Path;
 
 use simulator::Settings;
 
-use crate::support::clients::{installed, python, run, sources};
+use crate::support::clients::{NODE, node, python, run, sources};
 
 #[tokio::test]
 async fn googles_python_client_cannot_tell_and_every_body_fits_the_discovery_document() {
@@ -21,18 +21,11 @@ async fn googles_python_client_cannot_tell_and_every_body_fits_the_discovery_doc
 
 #[tokio::test]
 async fn googles_node_client_cannot_tell_and_every_body_fits_the_discovery_document() {
-    let wanted = std::fs::read_to_string(sources("node").join("package.json")).unwrap();
-    let needs = "the test needs Node.js 18 or later with npm (Debian: apt-get install nodejs npm) and a package index";
-    let folder = installed("node", &wanted, async |folder| {
-        std::fs::copy(sources("node").join("package.json"), folder.join("package.json")).unwrap();
-        let install = ["install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefer-offline"].map(OsStr::new);
-        run(Path::new("npm"), &install, folder, b"", needs).await;
-    })
-    .await;
+    let folder = node("node").await;
     let simulator = simulator::start(Settings::default()).await.unwrap();
     let script = sources("node").join("conformance.mjs");
     let arguments = [script.as_os_str(), OsStr::new(&simulator.base_url)];
-    let bodies = run(Path::new("node"), &arguments, &folder, b"", needs).await;
+    let bodies = run(Path::new("node"), &arguments, &folder, b"", NODE).await;
     let check = sources("python").join("check.py");
     let arguments = [check.as_os_str()];
     let python = python("python").await.join("python");

@@ -53,8 +53,17 @@ pub(crate) async fn installed(client: &str, wanted: &str, install: impl AsyncFnO
 
 /// The programs of a Python environment that has what the client's `requirements.txt` names.
 pub(crate) async fn python(client: &str) -> PathBuf {
-    let requirements = sources(client).join("requirements.txt");
-    let wanted = std::fs::read_to_string(&requirements).unwrap();
+    python_with(client, &sources(client).join("requirements.txt")).await
+}
+
+/// The same with what the consumer in `examples/` needs: Confluent's client, and one for Postgres.
+pub(crate) async fn consumers_python() -> PathBuf {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/accounts-payable");
+    python_with("consumers/python", &example.join("requirements.txt")).await.join("python")
+}
+
+async fn python_with(client: &str, requirements: &Path) -> PathBuf {
+    let wanted = std::fs::read_to_string(requirements).unwrap();
     let folder = installed(client, &wanted, async |folder| {
         let needs = "the test needs python3 with venv (Debian: apt-get install python3-venv) and a package index";
         run(Path::new("python3"), &["-m", "venv", "venv"].map(OsStr::new), folder, b"", needs).await;
@@ -64,4 +73,42 @@ pub(crate) async fn python(client: &str) -> PathBuf {
     })
     .await;
     folder.join("venv/bin")
+}
+
+/// What a test needs that runs a program of Node's.
+pub(crate) const NODE: &str =
+    "the test needs Node.js 18 or later with npm (Debian: apt-get install nodejs npm) and a package index";
+
+/// The folder with the packages that the client's `package.json` names: where its programs have to run.
+pub(crate) async fn node(client: &str) -> PathBuf {
+    let package = sources(client).join("package.json");
+    let wanted = std::fs::read_to_string(&package).unwrap();
+    installed(client, &wanted, async |folder| {
+        std::fs::copy(&package, folder.join("package.json")).unwrap();
+        let install = ["install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefer-offline"].map(OsStr::new);
+        run(Path::new("npm"), &install, folder, b"", NODE).await;
+    })
+    .await
+}
+
+/// The client that is a Go program, built.
+pub(crate) async fn go(client: &str) -> PathBuf {
+    let needs = "the test needs Go 1.21 or later (https://go.dev/dl) and a module proxy";
+    let files = ["go.mod", "go.sum", "main.go"];
+    let wanted = files.map(|file| std::fs::read_to_string(sources(client).join(file)).unwrap()).concat();
+    let folder = installed(client, &wanted, async |folder| {
+        let program = folder.join("program");
+        let arguments = [OsStr::new("build"), OsStr::new("-o"), program.as_os_str(), OsStr::new(".")];
+        run(&go_tool(), &arguments, &sources(client), b"", needs).await;
+    })
+    .await;
+    folder.join("program")
+}
+
+/// Go's own installer does not touch `PATH`.
+fn go_tool() -> PathBuf {
+    let installed = PathBuf::from("/usr/local/go/bin/go");
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_on_path = std::env::split_paths(&path).any(|folder| folder.join("go").is_file());
+    if !is_on_path && installed.is_file() { installed } else { PathBuf::from("go") }
 }

@@ -5,11 +5,12 @@
 //! - [`Service`]: a real process of the program, to be killed and started again.
 //! - [`committed`]: what a consumer that reads committed records finds in a topic.
 //! - [`Swamp`]: a way to Postgres on which everything is lost for a while.
-//! - [`clients`]: programs that others wrote, to try ours with.
+//! - [`clients`]: programs that others wrote, to try ours with; [`apicurio`]: a schema registry.
 //! - [`wait_until`], [`wait_for`]: conditions with a deadline, instead of sleeps.
 
 #![allow(dead_code, unused_imports, reason = "not every area of tests needs every tool")]
 
+mod apicurio;
 pub(crate) mod clients;
 mod place;
 mod records;
@@ -18,6 +19,7 @@ mod stack;
 mod swamp;
 mod wait;
 
+pub(crate) use apicurio::apicurio;
 pub(crate) use place::Place;
 pub(crate) use records::{Record, committed, committed_blocking, until_decided_blocking};
 pub(crate) use service::Service;

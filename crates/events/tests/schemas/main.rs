@@ -4,6 +4,7 @@
 
 mod codec;
 mod compatible;
+mod document;
 mod frozen;
 
 use std::path::{Path, PathBuf};
