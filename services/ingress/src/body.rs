@@ -1,5 +1,7 @@
 //! The request's body: none, or JSON.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
@@ -11,6 +13,9 @@ use crate::problem::{Code, Problem};
 
 /// No call of this API takes more, in bytes.
 pub(crate) const MAX_BODY: usize = 16 * 1024;
+
+/// How long a client may take to send a body after its head: less than a request may take in all.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Accepts no body, an empty one, or an empty JSON object, and refuses all else: a member that has no meaning here would
 /// be taken for one that has.
@@ -35,7 +40,8 @@ pub(crate) async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Probl
     if body.size_hint().lower() > MAX_BODY as u64 {
         return Err(Code::BodyTooLarge.into());
     }
-    let bytes = axum::body::to_bytes(body, MAX_BODY).await.map_err(|error| {
+    let whole = tokio::time::timeout(PATIENCE, axum::body::to_bytes(body, MAX_BODY)).await;
+    let bytes = whole.map_err(|_| Code::BodyTooSlow)?.map_err(|error| {
         let too_large =
             std::error::Error::source(&error).is_some_and(|source| source.is::<http_body_util::LengthLimitError>());
         Problem::from(if too_large { Code::BodyTooLarge } else { Code::BodyInvalid })
@@ -141,6 +147,16 @@ mod tests {
         }
         let long = format!(r#"{{"{}": 1}}"#, "x".repeat(10_000));
         assert!(format!("{:?}", parse::<Asked>(long.as_bytes()).unwrap_err()).len() < 1_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_comes_too_slowly_is_not_waited_for() {
+        let dripping = futures_util::stream::unfold((), |()| async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            Some((Ok::<_, std::io::Error>(bytes::Bytes::from_static(b" ")), ()))
+        });
+        let status = outcome(Some("application/json"), Body::from_stream(dripping)).await;
+        assert_eq!(status, Err(Code::BodyTooSlow.status()));
     }
 
     #[tokio::test]

@@ -105,6 +105,9 @@ codes! {
     BodyTooLarge = PAYLOAD_TOO_LARGE, "Request.BodyTooLarge",
         "The body is larger than this API takes.",
         "Send less than 16 KiB.";
+    BodyTooSlow = REQUEST_TIMEOUT, "Request.BodyTooSlow",
+        "The body did not come within three seconds of its head.",
+        "Send it at once.";
     IdempotencyKeyInvalid = BAD_REQUEST, "Request.IdempotencyKeyInvalid",
         "The Idempotency-Key is not 1 to 255 visible ASCII characters, or was sent twice.",
         "Send one such as a UUID, new for each thing that is asked for.";
@@ -163,6 +166,7 @@ impl Code {
             403 => "https://www.rfc-editor.org/rfc/rfc9110#section-15.5.4",
             404 => "https://www.rfc-editor.org/rfc/rfc9110#section-15.5.5",
             405 => "https://www.rfc-editor.org/rfc/rfc9110#section-15.5.6",
+            408 => "https://www.rfc-editor.org/rfc/rfc9110#section-15.5.9",
             409 => "https://www.rfc-editor.org/rfc/rfc9110#section-15.5.10",
             413 => "https://www.rfc-editor.org/rfc/rfc9110#section-15.5.14",
             415 => "https://www.rfc-editor.org/rfc/rfc9110#section-15.5.16",

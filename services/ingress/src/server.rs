@@ -28,7 +28,7 @@ use crate::stall::{Stall, Watched};
 /// What a connection may take.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// Connections open at once; more wait in the kernel's queue.
+    /// Connections open at once; more wait in the kernel's queue until one is closed, as those soon are that send nothing.
     pub(crate) connections: usize,
     /// How long a client may take to send the head of a request, counted from the last answer: it also closes idle
     /// connections. A client that takes nothing of an answer for as long is cut off, too.
@@ -36,6 +36,13 @@ pub(crate) struct Limits {
     /// How long requests may go on after shutdown was asked for.
     pub(crate) drain: Duration,
 }
+
+/// How long a connection may wait for a request while no other can be accepted: who sends nothing makes room for who
+/// does.
+const CROWDED: Duration = Duration::from_secs(1);
+
+/// Between two looks at a connection, at most.
+const TICK: Duration = Duration::from_secs(2);
 
 /// Serves until shutdown is asked for, then lets the requests under way end, for at most [`Limits::drain`].
 pub(crate) async fn serve(listener: TcpListener, guarded: Guarded, limits: Limits, shutdown: Shutdown) {
@@ -54,7 +61,8 @@ pub(crate) async fn serve(listener: TcpListener, guarded: Guarded, limits: Limit
         };
         match accepted {
             Ok((stream, _)) => {
-                let connection = connection(stream, guarded.clone(), limits.header_timeout, shutdown.clone());
+                let crowd = Arc::clone(&slots);
+                let connection = connection(stream, guarded.clone(), limits.header_timeout, crowd, shutdown.clone());
                 connections.spawn(async move {
                     connection.await;
                     drop(slot);
@@ -138,7 +146,13 @@ impl Drop for Streamed {
 }
 
 /// One connection, from its first byte to its close.
-async fn connection(stream: TcpStream, guarded: Guarded, header_timeout: Duration, shutdown: Shutdown) {
+async fn connection(
+    stream: TcpStream,
+    guarded: Guarded,
+    header_timeout: Duration,
+    slots: Arc<Semaphore>,
+    shutdown: Shutdown,
+) {
     // Answers are small and written at once: waiting to fill a segment only adds latency.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "Cannot set TCP_NODELAY");
@@ -159,7 +173,7 @@ async fn connection(stream: TcpStream, guarded: Guarded, header_timeout: Duratio
     let stream = TokioIo::new(Watched::new(stream, Arc::clone(&stall)));
     let served = http1::Builder::new().max_buf_size(64 * 1024).serve_connection(stream, answer);
     let mut served = pin!(served);
-    let mut ticks = tokio::time::interval(header_timeout / 4);
+    let mut ticks = tokio::time::interval((header_timeout / 4).min(TICK));
     let mut stopping = false;
     let ended = loop {
         tokio::select! {
@@ -170,7 +184,9 @@ async fn connection(stream: TcpStream, guarded: Guarded, header_timeout: Duratio
                 served.as_mut().graceful_shutdown();
             }
             _ = ticks.tick() => {
-                if waiting.is_longer_than(header_timeout) {
+                let is_crowded = slots.available_permits() == 0;
+                let patience = if is_crowded { header_timeout.min(CROWDED) } else { header_timeout };
+                if waiting.is_longer_than(patience) {
                     tracing::debug!("A client was too slow to send a request; its connection is closed");
                     return;
                 }
@@ -334,6 +350,21 @@ mod tests {
         shutdown.request();
         soon("the end", server).await.unwrap();
         assert_eq!(soon("the cut", read_all(stream)).await, "");
+    }
+
+    #[tokio::test]
+    async fn who_sends_nothing_makes_room() {
+        let limits = Limits { connections: 3, ..LIMITS };
+        let (address, _server) =
+            start(Router::new().route("/", get(|| async { "ok" })), limits, &Shutdown::new()).await;
+        let mut silent = Vec::new();
+        for _ in 0..3 {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        let mut asking = TcpStream::connect(address).await.unwrap();
+        asking.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+        assert!(soon("the answer", read_all(asking)).await.starts_with("HTTP/1.1 200"));
+        drop(silent);
     }
 
     #[tokio::test]

@@ -81,6 +81,13 @@ impl Service {
         self.running().signal(Signal::SIGCONT).unwrap();
     }
 
+    /// The memory that it holds at this moment, in bytes.
+    pub(crate) fn resident(&mut self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.running().id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
+    }
+
     /// Whether it runs.
     pub(crate) fn is_running(&mut self) -> bool {
         self.process.as_mut().is_some_and(|process| process.ended().unwrap().is_none())

@@ -91,13 +91,14 @@ impl IntoParams for IdempotencyKey {
 }
 
 /// Refusals and failures that many calls share: name, status, codes.
-const SHARED: [(&str, &str, &str); 8] = [
+const SHARED: [(&str, &str, &str); 9] = [
     ("Unauthorized", "401", "Auth.ApiKeyMissing, Auth.ApiKeyInvalid"),
     (
         "Forbidden",
         "403",
         "Auth.ScopeMissing — the key lacks the scope that the call needs: `read` to look, `write` to change",
     ),
+    ("BodyTooSlow", "408", "Request.BodyTooSlow"),
     ("BodyTooLarge", "413", "Request.BodyTooLarge"),
     ("MediaTypeUnsupported", "415", "Request.MediaTypeUnsupported"),
     ("IdempotencyKeyReused", "422", "Request.IdempotencyKeyReused — the key was sent before with another request"),
@@ -128,7 +129,7 @@ fn share_responses(document: &mut utoipa::openapi::OpenApi) {
             for (name, status, _) in SHARED {
                 let answers = match status {
                     "401" | "403" | "429" => has_key,
-                    "413" | "415" => has_body,
+                    "408" | "413" | "415" => has_body,
                     "422" => is_idempotent,
                     _ => true,
                 };
