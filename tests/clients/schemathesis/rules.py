@@ -33,6 +33,9 @@ REUSED = "The Idempotency-Key was sent before with another request."
 # Google's page and a human stand before this one.
 NEEDS_A_HUMAN = {"GET /gmail-connections/oauth-callback"}
 
+# What a call answers, too, when it has done its work: whether a job ends before it is cancelled is chance.
+AS_GOOD = {"POST /jobs/{jobId}/cancel": {409}}
+
 
 @schemathesis.hook
 def filter_failure(context, failure, case, response):
@@ -85,4 +88,5 @@ class EveryCallIsAnsweredWell:
             return
         for call, statuses in self.answers.items():
             if call not in NEEDS_A_HUMAN:
-                assert any(status < 400 for status in statuses), f"{call} was only ever answered {sorted(statuses)}"
+                good = AS_GOOD.get(call, set())
+                assert any(status < 400 or status in good for status in statuses), f"{call} was only ever answered {sorted(statuses)}"
