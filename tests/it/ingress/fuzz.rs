@@ -17,7 +17,7 @@ use crate::house::{House, now};
 use crate::support::clients::{python, sources};
 
 /// Mailboxes of the organisation: those that are tried, and those that are left when some were deleted.
-const MAILBOXES: usize = 60;
+const MAILBOXES: usize = 120;
 
 /// Jobs that are there before it begins.
 const JOBS: usize = 4;
@@ -59,7 +59,7 @@ async fn the_api_keeps_to_its_document_whatever_it_is_asked() {
     let programs = python("schemathesis").await;
     // A key of one scope is refused by half of the calls, so little of it is enough.
     for (key, phases, examples) in [
-        ("both", "examples,coverage,fuzzing,stateful", "50"),
+        ("both", "examples,coverage,fuzzing,stateful", "30"),
         ("read", "coverage,fuzzing", "2"),
         ("write", "coverage,fuzzing", "2"),
     ] {
