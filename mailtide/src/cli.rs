@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use domain::{ConnectionId, OrganisationId};
 use store::keys::Scope;
 
-pub(crate) use repair::Replay;
+pub(crate) use repair::{DeadLetters, Lag, Replay};
 
 /// Turns Gmail mailboxes into an exactly-once stream on Kafka.
 #[derive(Debug, Parser)]
@@ -66,6 +66,11 @@ pub(crate) enum Command {
     Tail(Tail),
     /// Send events that are still kept once more, or move a consumer group to a time
     Replay(Box<Replay>),
+    /// List, show, send back and discard what was put aside because it could not be worked on
+    #[command(subcommand)]
+    DeadLetters(Box<DeadLetters>),
+    /// Tell how far consumer groups are behind, ours and all others that read our topics
+    Lag(Lag),
     /// Ask the service whose admin port is in the settings whether it is ready; exit 1 if not
     Health(Health),
 }

@@ -89,6 +89,11 @@ async fn run(cli: Cli, mut settings: Settings) -> anyhow::Result<Outcome> {
     metrics::describe();
     settings.effective.log();
     let shutdown = Shutdown::on_signals()?;
+    if let Command::Replay(_) = cli.command
+        && !registry::register(&settings.registry, |error| eprintln!("{error}"), &shutdown).await?
+    {
+        return Ok(Outcome::Failed);
+    }
     if reads_records(&cli.command) {
         registry::look_up(&settings.registry).await?;
     }
@@ -112,6 +117,8 @@ async fn run(cli: Cli, mut settings: Settings) -> anyhow::Result<Outcome> {
         Command::Sync(sync) => return command::sync::run(&sync, &settings, &shutdown).await,
         Command::Tail(tail) => command::tail::run(&tail, &settings, &shutdown).await?,
         Command::Replay(replay) => return command::replay::run(&replay, &settings, &shutdown).await,
+        Command::DeadLetters(what) => return command::dead_letters::run(*what, &settings).await,
+        Command::Lag(lag) => command::lag::run(&lag, &settings, &shutdown).await?,
         Command::Health(health) => return command::health::run(health, settings.admin.address).await,
     }
     Ok(Outcome::Done)
@@ -135,6 +142,8 @@ const fn is_service(command: &Command) -> bool {
         | Command::Sync(_)
         | Command::Tail(_)
         | Command::Replay(_)
+        | Command::DeadLetters(_)
+        | Command::Lag(_)
         | Command::Health(_) => false,
     }
 }
@@ -143,7 +152,7 @@ const fn is_service(command: &Command) -> bool {
 const fn reads_records(command: &Command) -> bool {
     match command {
         Command::Projector(projector) => projector.rebuild,
-        Command::Tail(_) | Command::Replay(_) => true,
+        Command::Tail(_) | Command::DeadLetters(_) => true,
         Command::Dev(_)
         | Command::Demo(_)
         | Command::Ingress
@@ -156,6 +165,8 @@ const fn reads_records(command: &Command) -> bool {
         | Command::Tokens(_)
         | Command::Connections(_)
         | Command::Sync(_)
+        | Command::Replay(_)
+        | Command::Lag(_)
         | Command::Health(_) => false,
     }
 }

@@ -85,6 +85,12 @@ pub mod dead {
     pub const OFFSET: &str = "source-offset";
     /// Why it could not be worked on.
     pub const REASON: &str = "reason";
+    /// Those that say where it was and why it is here: one set, of the last time that it was put aside.
+    pub const PLACE: [&str; 4] = [TOPIC, PARTITION, OFFSET, REASON];
+    /// On a record that was sent back: how often it was. Its reader hands it on with all other headers.
+    pub const ATTEMPT: &str = "redrive-attempt";
+    /// On a record that was sent back: an earlier time that it was put aside, as JSON; one for each, oldest first.
+    pub const HISTORY: &str = "redrive-history";
     /// Where it was no record of ours but a place at Gmail that could not be read: the method that was asked.
     pub const METHOD: &str = "source-method";
     /// There: the connection.

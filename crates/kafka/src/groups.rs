@@ -7,11 +7,14 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
+use tokio::task::JoinSet;
 
 use crate::client::{self, Context};
+use crate::cluster;
 use crate::error::Cause;
-use crate::reader::TopicPartition;
+use crate::reader::{self, TopicPartition};
 use crate::settings::Settings;
+use crate::snapshot::{Spans, Step};
 
 /// How long one question to the brokers may take.
 const ANSWER: Duration = Duration::from_secs(20);
@@ -44,6 +47,9 @@ pub enum Error {
         /// The group.
         group: String,
     },
+    /// Records could not be looked at.
+    #[error(transparent)]
+    Reading(#[from] reader::Error),
     /// A thread of ours is gone.
     #[error("The thread that asks the brokers is gone")]
     Gone,
@@ -133,6 +139,130 @@ pub async fn move_to(settings: &Settings, group: &str, to: &BTreeMap<TopicPartit
         Err(Error::Request { cause, .. }) if cause.is_group_in_use() => Err(Error::InUse { group: group.to_owned() }),
         other => other,
     }
+}
+
+/// How far a group is behind in one partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lag {
+    /// The group.
+    pub group: String,
+    /// Where.
+    pub partition: TopicPartition,
+    /// The next offset that the group reads; none: it has committed none here.
+    pub committed: Option<i64>,
+    /// The next offset after what is committed.
+    pub end: i64,
+    /// How far it is behind: in records where it is close to the end, else in offsets, among them marks of
+    /// transactions, which are no records. A group that has committed no offset here has all that is kept before it.
+    pub lag: u64,
+}
+
+/// How far `groups` are behind in `topics`, in the partitions of those topics that they have committed an offset of. A
+/// topic that is not there is left out.
+///
+/// # Errors
+/// When the brokers do not answer.
+pub async fn lags(settings: &Settings, groups: &[String], topics: &[Arc<str>]) -> Result<Vec<Lag>, Error> {
+    let asked: Vec<Arc<str>> = topics.to_vec();
+    let ends = ask(settings, "Finding where topics end", None, move |consumer| {
+        let mut ends = BTreeMap::new();
+        for topic in asked {
+            let count = match cluster::partition_count(consumer, &topic, ANSWER) {
+                Err(error) if Cause::from(error.clone()).is_unknown_topic() => continue,
+                count => count?,
+            };
+            for partition in 0..count {
+                let log = cluster::log_ends(consumer, &topic, partition, ANSWER)?;
+                ends.insert(TopicPartition { topic: topic.clone(), partition }, log);
+            }
+        }
+        Ok(ends)
+    })
+    .await?;
+    let mut lags = Vec::new();
+    for (group, committed) in all_committed(settings, groups, ends.keys().cloned().collect()).await? {
+        for topic in topics {
+            if !committed.keys().any(|it| it.topic == *topic) {
+                continue;
+            }
+            for (partition, (low, end)) in ends.iter().filter(|(it, _)| it.topic == *topic) {
+                let committed = committed.get(partition).copied();
+                let lag = (end - committed.unwrap_or(*low).max(*low)).max(0).unsigned_abs();
+                lags.push(Lag { group: group.clone(), partition: partition.clone(), committed, end: *end, lag });
+            }
+        }
+    }
+    exact(settings, lags).await
+}
+
+/// The committed offsets of many groups, in the order of their names; each question is a client of its own, some at a
+/// time.
+async fn all_committed(
+    settings: &Settings,
+    groups: &[String],
+    partitions: Vec<TopicPartition>,
+) -> Result<BTreeMap<String, BTreeMap<TopicPartition, i64>>, Error> {
+    /// Questions at a time.
+    const AT_ONCE: usize = 8;
+    let mut all = BTreeMap::new();
+    let mut asking = JoinSet::new();
+    for group in groups {
+        if asking.len() >= AT_ONCE
+            && let Some(answer) = asking.join_next().await
+        {
+            let (group, committed): (String, Result<_, Error>) = answer.map_err(|_| Error::Gone)?;
+            all.insert(group, committed?);
+        }
+        let (settings, group, partitions) = (settings.clone(), group.clone(), partitions.clone());
+        asking.spawn(async move {
+            let committed = committed(&settings, &group, partitions).await;
+            (group, committed)
+        });
+    }
+    while let Some(answer) = asking.join_next().await {
+        let (group, committed) = answer.map_err(|_| Error::Gone)?;
+        all.insert(group, committed?);
+    }
+    Ok(all)
+}
+
+/// Counts records where few offsets are left: what follows the last record may be nothing but the mark that ends its
+/// transaction, and whoever has read everything would be behind for ever.
+///
+/// # Errors
+/// When the brokers do not answer.
+pub async fn exact(settings: &Settings, mut lags: Vec<Lag>) -> Result<Vec<Lag>, Error> {
+    /// So many offsets are looked at.
+    const CLOSE: u64 = 100;
+    let is_close = |lag: &Lag| (1..=CLOSE).contains(&lag.lag);
+    let mut spans: BTreeMap<Arc<str>, BTreeMap<i32, std::ops::Range<i64>>> = BTreeMap::new();
+    for lag in lags.iter().filter(|lag| is_close(lag)) {
+        let from = lag.end - i64::try_from(lag.lag).unwrap_or(0);
+        let spans = spans.entry(lag.partition.topic.clone()).or_default();
+        // Several groups may be close to the same end: what the last of them has left holds what all have.
+        let span = spans.entry(lag.partition.partition).or_insert(from..lag.end);
+        span.start = span.start.min(from);
+    }
+    for (topic, spans) in spans {
+        let (name, settings) = (topic.clone(), settings.clone());
+        let read = tokio::task::spawn_blocking(move || -> Result<Vec<(i32, i64)>, reader::Error> {
+            let (mut spans, mut found) = (Spans::open(&settings, "lag", &name, spans)?, Vec::new());
+            loop {
+                match spans.step()? {
+                    Step::Record(record) => found.push((record.partition, record.offset)),
+                    Step::Waiting => {}
+                    Step::End => return Ok(found),
+                }
+            }
+        });
+        let found = read.await.map_err(|_| Error::Gone)??;
+        for lag in lags.iter_mut().filter(|lag| lag.partition.topic == topic && is_close(lag)) {
+            let from = lag.end - i64::try_from(lag.lag).unwrap_or(0);
+            let is_left = |at: &&(i32, i64)| at.0 == lag.partition.partition && (from..lag.end).contains(&at.1);
+            lag.lag = found.iter().filter(is_left).count() as u64;
+        }
+    }
+    Ok(lags)
 }
 
 /// Asks a question on a thread that may block, as a client that is no member of any group.

@@ -1,9 +1,10 @@
 //! What an operator asks for when something is to be read again, repaired or compared.
 
-use clap::{ArgGroup, Args, ValueEnum};
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use domain::ConnectionId;
 
 use super::Output;
+use crate::command::dead_letters::LetterId;
 use crate::command::when::When;
 
 /// Which events.
@@ -64,6 +65,110 @@ pub(crate) struct Replay {
     /// Do a replay that has finished once more
     #[arg(long, conflicts_with = "group")]
     pub(crate) again: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Subcommand)]
+#[command(
+    after_help = "A dead letter is named by the partition and offset that it has on gmail.dead.letter, as `list` shows \
+                        it: 3:1042. What becomes of each is in the operator's journal, gmail.operator.journal."
+)]
+pub(crate) enum DeadLetters {
+    /// List what was put aside and nobody has seen to yet
+    List {
+        #[command(flatten)]
+        which: Which,
+        /// Also those that were sent back or discarded
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Show one: where it was, why it is here, its headers, and its value, decoded where it decodes, else in hex
+    Show {
+        /// Which one
+        #[arg(value_name = "LETTER")]
+        letter: LetterId,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Send letters back to where they were read, under the same key and to the same partition, each once
+    Redrive {
+        #[command(flatten)]
+        chosen: Chosen,
+        /// Send a record whose key belongs to another partition there, not to the one that it was read from
+        #[arg(long)]
+        by_key: bool,
+    },
+    /// Mark letters as seen to, so that they are listed no more; Kafka keeps them for 30 days all the same
+    Discard {
+        #[command(flatten)]
+        chosen: Chosen,
+    },
+}
+
+/// Which dead letters: those that fit everything that is said.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub(crate) struct Which {
+    /// That were read from this topic, with or without the prefix; or, of a place at Gmail, this method
+    #[arg(long, value_name = "TOPIC")]
+    pub(crate) topic: Option<String>,
+    /// In whose reason this text is, in whatever case
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    /// With this key
+    #[arg(long, value_name = "KEY")]
+    pub(crate) key: Option<String>,
+    /// Of this mailbox
+    #[arg(long, value_name = "ID")]
+    pub(crate) connection: Option<ConnectionId>,
+    /// That were put aside at this time or later: RFC 3339, or so long ago, such as 90m, 24h or 7d
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<When>,
+    /// That were put aside before this time
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<When>,
+    /// That were read from this partition of their topic
+    #[arg(long, value_name = "N")]
+    pub(crate) partition: Option<i32>,
+    /// That were read at this offset
+    #[arg(long, value_name = "N")]
+    pub(crate) offset: Option<i64>,
+}
+
+/// Letters to do something with.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Chosen {
+    /// These, by partition and offset; else those that the options say
+    #[arg(value_name = "LETTER")]
+    pub(crate) letters: Vec<LetterId>,
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// Only show what would be done
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Do not ask first
+    #[arg(long)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Records are counted where a group is close to the end, and offsets further back, marks of \
+                        transactions among them. The projector stands in Postgres, not in Kafka; it is listed where \
+                        Postgres is within reach. The scheduler exports the same as mailtide_consumer_lag.")]
+pub(crate) struct Lag {
+    /// Only these groups, by their full names [default: every group that reads our topics]
+    #[arg(long = "group", value_name = "GROUP")]
+    pub(crate) groups: Vec<String>,
+    /// Each partition for itself
+    #[arg(long)]
+    pub(crate) partitions: bool,
+    /// Look again every two seconds, until Ctrl-C
+    #[arg(long)]
+    pub(crate) watch: bool,
     #[command(flatten)]
     pub(crate) output: Output,
 }

@@ -4,6 +4,7 @@
 //! tools: no service reads it, and what is in it is told by the commands that wrote it.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kafka::topics::{self, Topic, Topics};
@@ -43,6 +44,13 @@ impl Journal {
     pub(crate) fn get<T: DeserializeOwned>(&self, key: &str) -> Option<T> {
         self.entries.get(key).and_then(|value| T::deserialize(value).ok())
     }
+
+    /// What is written under keys that begin so, with the rest of each.
+    pub(crate) fn under<'a, T: DeserializeOwned>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, T)> {
+        let from = self.entries.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
+        let under = from.map_while(move |(key, value)| Some((key.strip_prefix(prefix)?, T::deserialize(value).ok())));
+        under.filter_map(|(rest, value)| Some((rest, value?)))
+    }
 }
 
 /// The record that writes `value` under `key`.
@@ -50,4 +58,9 @@ pub(crate) fn entry<T: Serialize>(names: &Topics, key: String, value: &T) -> Out
     let value = serde_json::to_vec(value).expect("what is journalled has text for keys and no number that JSON lacks");
     let headers = [("content-type", bytes::Bytes::from_static(b"application/json"))];
     OutRecord::new(names.name(Topic::Journal), key, value, Headers::from_iter(headers))
+}
+
+/// The record that removes what is under `key`.
+pub(crate) fn removal(names: &Topics, key: String) -> OutRecord {
+    OutRecord { value: None, ..OutRecord::new(names.name(Topic::Journal), key, Vec::new(), Headers::new()) }
 }

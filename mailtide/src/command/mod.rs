@@ -2,9 +2,11 @@
 
 pub(crate) mod ask;
 pub(crate) mod connections;
+pub(crate) mod dead_letters;
 pub(crate) mod health;
 pub(crate) mod journal;
 pub(crate) mod keys;
+pub(crate) mod lag;
 pub(crate) mod organisations;
 pub(crate) mod replay;
 pub(crate) mod sync;

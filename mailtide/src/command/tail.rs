@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use domain::Timestamp;
+use events::headers::CONTENT_TYPE;
 use kafka::reader::{Inspector, TopicPartition};
 use kafka::topics::{Topic, Topics};
-use kafka::{OwnedRecord, Reader};
+use kafka::{Headers, OwnedRecord, Reader};
 use runtime::Shutdown;
 use serde_json::{Value, json};
 
@@ -66,18 +67,19 @@ fn is_wanted(record: &OwnedRecord, key: Option<&str>) -> bool {
 
 /// The record as JSON. What is no text, or does not decode, is shown in hex.
 fn shown(record: &OwnedRecord) -> Value {
-    let headers: serde_json::Map<String, Value> =
-        record.headers.iter().map(|(name, value)| (name.to_owned(), value.map_or(Value::Null, text))).collect();
     let mut shown = json!({
         "topic": &*record.topic,
         "partition": record.partition,
         "offset": record.offset,
         "timestamp": record.timestamp.map(|at| rfc3339(Timestamp::from_millis(at))),
         "key": record.key.as_ref().map(text),
-        "headers": headers,
+        "headers": headers(&record.headers),
         "value": null,
     });
-    match record.value.as_ref().map(|value| (events::to_json(value), value)) {
+    // Dead letters of places and the operator's journal are JSON, and say so.
+    let is_json = record.headers.get(CONTENT_TYPE).is_some_and(|kind| *kind == "application/json");
+    let json = |value: &Bytes| serde_json::from_slice(value).ok().filter(|_| is_json);
+    match record.value.as_ref().map(|value| (json(value).map_or_else(|| events::to_json(value), Ok), value)) {
         Some((Ok(decoded), _)) => shown["value"] = decoded,
         Some((Err(error), value)) => {
             shown["undecoded"] = json!({"reason": error.to_string(), "hex": hex(value)});
@@ -88,6 +90,20 @@ fn shown(record: &OwnedRecord) -> Value {
     shown
 }
 
+/// Headers as JSON; one that is there more than once is a list.
+pub(crate) fn headers(headers: &Headers) -> Value {
+    let mut shown = serde_json::Map::new();
+    for (name, value) in headers.iter() {
+        let value = value.map_or(Value::Null, text);
+        match shown.get_mut(name) {
+            None => drop(shown.insert(name.to_owned(), value)),
+            Some(Value::Array(all)) => all.push(value),
+            Some(one) => *one = json!([one.take(), value]),
+        }
+    }
+    Value::Object(shown)
+}
+
 fn text(bytes: &Bytes) -> Value {
     match std::str::from_utf8(bytes) {
         Ok(text) => text.into(),
@@ -95,14 +111,13 @@ fn text(bytes: &Bytes) -> Value {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Bytes as lowercase hex.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use kafka::Headers;
-
     use super::*;
 
     fn record(key: &'static [u8], value: Option<&'static [u8]>) -> OwnedRecord {
@@ -139,6 +154,12 @@ mod tests {
     fn a_tombstone_is_null() {
         let shown = shown(&record(b"k", None));
         assert_eq!((&shown["value"], shown.get("undecoded")), (&Value::Null, None));
+    }
+
+    #[test]
+    fn a_header_that_repeats_is_a_list() {
+        let shown = headers(&Headers::from(["1", "2", "3"].map(|it| ("a", Bytes::from(it))).to_vec()));
+        assert_eq!(shown, json!({"a": ["1", "2", "3"]}));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! one that is ahead fires, the others see its watermark and skip what it did.
 
 mod fire;
+mod lag;
 mod metric;
 mod pace;
 mod plan;
@@ -67,7 +68,11 @@ pub async fn run(settings: Settings, health: Health, shutdown: Shutdown) -> anyh
     let store = Store::connect(&settings.store).context("connecting the scheduler to Postgres")?;
     let office =
         Office { producer: producer.clone(), topic: topics.name(Topic::Poll).clone(), store, settings, shutdown };
-    let result = tokio::try_join!(office.run(Round::Sync, checks.0), office.run(Round::Audit, checks.1));
+    let lag = async {
+        lag::measure(&office.settings.kafka, office.settings.lag_interval, &office.shutdown).await;
+        Ok(())
+    };
+    let result = tokio::try_join!(office.run(Round::Sync, checks.0), office.run(Round::Audit, checks.1), lag);
     producer.flush().await;
     result.map(drop)
 }

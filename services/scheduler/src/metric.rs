@@ -12,9 +12,14 @@ const RETRIES: Metric =
 const PLANNED: Metric = Metric::gauge("mailtide_scheduler_planned", &["schedule"], "Slots that are planned");
 const BEHIND: Metric =
     Metric::gauge("mailtide_scheduler_behind_seconds", &["schedule"], "Seconds that the schedule is behind the clock");
+const LAG: Metric = Metric::gauge(
+    "mailtide_consumer_lag",
+    &["group", "topic"],
+    "Records of a topic that a consumer group has not read yet, of at most a hundred groups",
+);
 
 /// All of them.
-pub const ALL: &[Metric] = &[FIRED, RETRIES, PLANNED, BEHIND];
+pub const ALL: &[Metric] = &[FIRED, RETRIES, PLANNED, BEHIND, LAG];
 
 /// Slots were fired; label `schedule`.
 pub(crate) fn fired(round: Round, slots: usize) {
@@ -34,4 +39,9 @@ pub(crate) fn planned(round: Round, slots: usize) {
 /// How far a schedule is behind the clock; label `schedule`.
 pub(crate) fn behind(round: Round, span: Duration) {
     metrics::gauge!(BEHIND.name, "schedule" => round.name()).set(span.as_millis() as f64 / 1_000.0);
+}
+
+/// How far a consumer group is behind in a topic; labels `group` and `topic`, of at most a hundred groups.
+pub(crate) fn lag(group: &str, topic: &'static str, lag: u64) {
+    metrics::gauge!(LAG.name, "group" => group.to_owned(), "topic" => topic).set(lag as f64);
 }

@@ -14,6 +14,8 @@ pub struct Settings {
     pub interval: Duration,
     /// How often each connection is audited. The same for all schedulers of an installation.
     pub audit_interval: Duration,
+    /// How often it is measured how far consumer groups are behind; zero: never.
+    pub lag_interval: Duration,
     /// How far ahead of the clock connections are looked up; as long a deleted connection may still be synced once.
     pub look_ahead: Duration,
     /// How many times faster than the clock missed slots are made up for after a downtime.
@@ -43,6 +45,11 @@ impl Settings {
                 "scheduler.audit_interval",
                 Duration::from_secs(24 * 3600),
                 "How often what arrived is compared with what was announced; the same for all schedulers",
+            ),
+            lag_interval: source.duration(
+                "scheduler.lag_interval",
+                Duration::from_secs(30),
+                "How often it is measured how far consumer groups are behind; 0s for never",
             ),
             look_ahead: source.duration(
                 "scheduler.look_ahead",

@@ -23,6 +23,13 @@ pub(super) struct Marked {
     pub(super) headers: Headers,
 }
 
+/// A discovered event's frame, as that of a replay; none if it does not decode.
+pub(crate) fn discovered_again(frame: &[u8]) -> Option<Bytes> {
+    let mut event: GmailMessageDiscovered = events::decode(frame).ok()?;
+    event.origin = Origin::Replay;
+    Some(events::encode(&event))
+}
+
 trait Replayed: Event {
     fn origin_mut(&mut self) -> &mut Origin;
     fn at(&self) -> Timestamp;

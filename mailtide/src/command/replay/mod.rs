@@ -5,7 +5,7 @@
 //! on. The journal's records outlive the offsets of a group that nobody is a member of, which brokers drop after a week.
 
 mod group;
-mod kind;
+pub(crate) mod kind;
 mod plan;
 mod walk;
 
