@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use domain::{ConnectionId, OrganisationId};
 use store::keys::Scope;
 
-pub(crate) use repair::{DeadLetters, Lag, Replay};
+pub(crate) use repair::{DeadLetters, Lag, Replay, Verify};
 
 /// Turns Gmail mailboxes into an exactly-once stream on Kafka.
 #[derive(Debug, Parser)]
@@ -71,6 +71,8 @@ pub(crate) enum Command {
     DeadLetters(Box<DeadLetters>),
     /// Tell how far consumer groups are behind, ours and all others that read our topics
     Lag(Lag),
+    /// Compare what Gmail lists with what was announced; exit 1 when anything is missing or too much
+    Verify(Verify),
     /// Ask the service whose admin port is in the settings whether it is ready; exit 1 if not
     Health(Health),
 }

@@ -119,6 +119,7 @@ async fn run(cli: Cli, mut settings: Settings) -> anyhow::Result<Outcome> {
         Command::Replay(replay) => return command::replay::run(&replay, &settings, &shutdown).await,
         Command::DeadLetters(what) => return command::dead_letters::run(*what, &settings).await,
         Command::Lag(lag) => command::lag::run(&lag, &settings, &shutdown).await?,
+        Command::Verify(verify) => return command::verify::run(&verify, &settings, &shutdown).await,
         Command::Health(health) => return command::health::run(health, settings.admin.address).await,
     }
     Ok(Outcome::Done)
@@ -144,6 +145,7 @@ const fn is_service(command: &Command) -> bool {
         | Command::Replay(_)
         | Command::DeadLetters(_)
         | Command::Lag(_)
+        | Command::Verify(_)
         | Command::Health(_) => false,
     }
 }
@@ -152,7 +154,7 @@ const fn is_service(command: &Command) -> bool {
 const fn reads_records(command: &Command) -> bool {
     match command {
         Command::Projector(projector) => projector.rebuild,
-        Command::Tail(_) | Command::DeadLetters(_) => true,
+        Command::Tail(_) | Command::DeadLetters(_) | Command::Verify(_) => true,
         Command::Dev(_)
         | Command::Demo(_)
         | Command::Ingress

@@ -43,3 +43,4 @@ mod simulator;
 mod stack;
 mod store;
 mod tokens;
+mod verify;

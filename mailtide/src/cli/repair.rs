@@ -172,3 +172,40 @@ pub(crate) struct Lag {
     #[command(flatten)]
     pub(crate) output: Output,
 }
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Listed is what arrived from --since on, in slices, as the audit lists it: no drafts and chats, and \
+                        nothing that lies in spam or trash. What was announced as new in that time, and is not listed, \
+                        is asked for by its id: a message that has been moved to spam or trash since, or that arrived \
+                        at another time, is no fault.\n\n\
+                        Not judged is what arrived before the mailbox was connected, after its last complete sync less \
+                        a minute, or within the last minute, which Gmail's index may not know yet. An --until goes \
+                        beyond the last sync.\n\n\
+                        The calls spend the ingress's part of the quota (gmail.quota.ingress), at the lowest priority."
+)]
+pub(crate) struct Verify {
+    /// The mailbox
+    #[arg(long, value_name = "ID")]
+    pub(crate) connection: ConnectionId,
+    /// From this time on: RFC 3339, or so long ago, such as 90m, 24h or 7d
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: When,
+    /// Before this time [default: the last complete sync, less a minute]
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<When>,
+    /// Also look whether each message was fetched
+    #[arg(long)]
+    pub(crate) fetched: bool,
+    /// Also judge what arrived before the mailbox was connected, as where a backfill was made
+    #[arg(long)]
+    pub(crate) before_connection: bool,
+    /// Take announced messages that Gmail has no more for deleted since, which is no fault
+    #[arg(long)]
+    pub(crate) allow_gone: bool,
+    /// Messages to ask for by their id at most; each costs as much as reading it
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    pub(crate) lookups: usize,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}

@@ -13,6 +13,7 @@ pub(crate) mod sync;
 pub(crate) mod tail;
 pub(crate) mod tokens;
 pub(crate) mod topics;
+pub(crate) mod verify;
 pub(crate) mod when;
 
 use domain::Timestamp;

@@ -12,7 +12,21 @@ use crate::calls::Mailboxes;
 
 /// Refresh tokens from Postgres. Asked once for each refresh of an access token, so that mailboxes whose access token
 /// still lives go on while Postgres is away.
-pub(crate) struct Grants(pub(crate) Store);
+#[derive(Clone)]
+pub struct Grants(Store);
+
+impl Grants {
+    /// Those of this store.
+    pub const fn new(store: Store) -> Self {
+        Self(store)
+    }
+}
+
+impl std::fmt::Debug for Grants {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Grants(…)")
+    }
+}
 
 impl TokenSource for Grants {
     fn refresh_token(

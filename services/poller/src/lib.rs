@@ -31,6 +31,7 @@ use tokio::runtime::Handle;
 
 pub use app::{Poller, Shared};
 pub use calls::{Done, Mailboxes};
+pub use grants::Grants;
 pub use metric::ALL as METRICS;
 pub use settings::Settings;
 
@@ -57,7 +58,7 @@ pub async fn run(
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
     let gate = Gate::by_partitions(gmail, Service::Poller);
-    let client = Client::new(gmail, Arc::new(grants::Grants(store)), gate.clone());
+    let client = Client::new(gmail, Arc::new(Grants::new(store)), gate.clone());
     let client = Arc::new(client.context("Setting up the Gmail client")?);
     let watch = gmail.watch_topic.is_some().then_some(WATCH_RENEWAL);
     let rules = Rules { watch, ..Rules::DEFAULT };
