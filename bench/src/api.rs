@@ -34,11 +34,21 @@ impl Api {
     /// Starts ingress with the settings that it has by default, on a free port; one key asks for all, so its rate is
     /// counted as ever but never exceeded.
     pub(crate) async fn start(kafka: &kafka::Settings, store: &Store) -> anyhow::Result<Self> {
+        Self::start_with(kafka, store, &[]).await
+    }
+
+    /// The same with some settings changed.
+    pub(crate) async fn start_with(
+        kafka: &kafka::Settings,
+        store: &Store,
+        changes: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
         let settings = [
             ("MAILTIDE_INGRESS_LISTEN", "127.0.0.1:0"),
             ("MAILTIDE_INGRESS_RATE_LIMIT", "1000000"),
             ("MAILTIDE_INGRESS_RATE_BURST", "1000000"),
         ];
+        let settings = settings.iter().chain(changes).copied();
         let mut source = Source::from_parts(None, settings);
         let settings = ingress::Settings::read(&mut source);
         let ingress = Ingress::start(&settings, kafka, store.clone(), &Health::new()).await?;
@@ -67,7 +77,14 @@ impl Api {
     pub(crate) fn call(&self, connection: ConnectionId) -> anyhow::Result<Call> {
         let path = Uri::try_from(format!("/gmail-connections/{connection}/sync"))?;
         let header = Some((HeaderName::from_static("x-dolfin-api-key"), self.key.clone()));
-        Ok(Call { method: Method::POST, path, header, body: Bytes::new(), status: StatusCode::ACCEPTED })
+        Ok(Call {
+            method: Method::POST,
+            path,
+            header,
+            is_named: false,
+            body: Bytes::new(),
+            status: StatusCode::ACCEPTED,
+        })
     }
 
     /// Stops it.

@@ -13,6 +13,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 use tokio::task::{JoinSet, spawn_blocking};
+use uuid::Uuid;
 
 /// A connection to a server.
 pub(crate) struct Client {
@@ -26,6 +27,8 @@ pub(crate) struct Call {
     pub(crate) method: Method,
     pub(crate) path: Uri,
     pub(crate) header: Option<(HeaderName, HeaderValue)>,
+    /// Each time it is made it carries an `Idempotency-Key` of its own.
+    pub(crate) is_named: bool,
     pub(crate) body: Bytes,
     pub(crate) status: StatusCode,
 }
@@ -41,8 +44,15 @@ impl Client {
         Ok(Self { sender, host: HeaderValue::try_from(address.to_string())? })
     }
 
-    /// Makes a call and reads all of the answer.
+    /// Makes a call, which has to be answered as it says, and reads all of the answer.
     pub(crate) async fn call(&mut self, call: &Call) -> anyhow::Result<Bytes> {
+        let (status, body) = self.ask(call).await?;
+        ensure!(status == call.status, "{status}: {}", String::from_utf8_lossy(&body));
+        Ok(body)
+    }
+
+    /// Makes a call, however it is answered, and reads all of the answer.
+    pub(crate) async fn ask(&mut self, call: &Call) -> anyhow::Result<(StatusCode, Bytes)> {
         let mut request = Request::new(Full::new(call.body.clone()));
         *request.method_mut() = call.method.clone();
         *request.uri_mut() = call.path.clone();
@@ -50,12 +60,15 @@ impl Client {
         if let Some((name, value)) = &call.header {
             request.headers_mut().insert(name, value.clone());
         }
+        if call.is_named {
+            let name = HeaderValue::try_from(Uuid::new_v4().to_string())?;
+            request.headers_mut().insert(HeaderName::from_static("idempotency-key"), name);
+        }
         self.sender.ready().await?;
         let response = self.sender.send_request(request).await?;
         let status = response.status();
         let body = response.into_body().collect().await?.to_bytes();
-        ensure!(status == call.status, "{status}: {}", String::from_utf8_lossy(&body));
-        Ok(body)
+        Ok((status, body))
     }
 }
 

@@ -8,6 +8,7 @@ mod latency;
 mod load;
 mod memory;
 mod options;
+mod overload;
 mod place;
 mod progress;
 mod report;
@@ -39,6 +40,7 @@ async fn main() -> anyhow::Result<ExitCode> {
             Benchmark::Throughput => throughput::run(&place, &options).await?,
             Benchmark::Latency => latency::run(&place, &options).await?,
             Benchmark::Requests => requests::run(&place, &options).await?,
+            Benchmark::Overload => overload::run(&place, &options).await?,
             Benchmark::Simulator => simulated::run(&options).await?,
             Benchmark::Slow => slow::run(&place, &options).await?,
             Benchmark::Governor => governor::run().await?,

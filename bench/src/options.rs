@@ -35,8 +35,10 @@ pub(crate) enum Benchmark {
     Throughput,
     /// From a POST to the event in a committed read.
     Latency,
-    /// Sync requests per second, of 64 clients.
+    /// Sync requests per second, of 64 clients, without and with an Idempotency-Key.
     Requests,
+    /// The time of admitted syncs with four times as many clients as are admitted.
+    Overload,
     /// Pages of history and messages per second of the simulated Gmail.
     Simulator,
     /// Syncs of a thousand mailboxes, one of which does not answer.

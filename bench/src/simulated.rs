@@ -70,7 +70,14 @@ async fn compare(
     let ours = address(simulator)?;
     let calls = paths.into_iter().map(|path| {
         let header = Some((AUTHORIZATION, bearer.clone()));
-        Ok(Call { method: Method::GET, path: Uri::try_from(path)?, header, body: Bytes::new(), status: StatusCode::OK })
+        Ok(Call {
+            method: Method::GET,
+            path: Uri::try_from(path)?,
+            header,
+            is_named: false,
+            body: Bytes::new(),
+            status: StatusCode::OK,
+        })
     });
     let calls: Arc<[Call]> = calls.collect::<anyhow::Result<Vec<_>>>()?.into();
     let first = calls.first().context("There is something to ask for")?;
@@ -114,6 +121,7 @@ async fn token(simulator: &Running, refresh_token: &str) -> anyhow::Result<Heade
         method: Method::POST,
         path: Uri::from_static("/token"),
         header: None,
+        is_named: false,
         body: form.into(),
         status: StatusCode::OK,
     };

@@ -15,6 +15,7 @@ mod idempotency;
 mod islands;
 mod limits;
 mod lists;
+mod overload;
 mod refusals;
 mod right_after;
 mod streams;

@@ -3,6 +3,8 @@
 //! The first request with a key claims it, with the id of what it is about to make. Whoever comes with the same key
 //! finds that id: to make the same again when the first died on its way is to make it once.
 
+use std::collections::{BTreeMap, HashSet};
+
 use domain::{OrganisationId, Timestamp};
 use uuid::Uuid;
 
@@ -39,50 +41,85 @@ pub struct Same {
     pub answer: Option<String>,
 }
 
-/// Claims a key for a request that makes `fresh_id`, unless it was claimed after `since`: then what was claimed stands.
+/// A key that is to be claimed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    /// Whose key it is.
+    pub organisation_id: OrganisationId,
+    /// The request and its key.
+    pub request: Request,
+    /// The id of what it is about to make.
+    pub fresh_id: Uuid,
+}
+
+/// Claims keys, many in one go, each for a request that makes its `fresh_id`, unless it was claimed after `since`: then
+/// what was claimed stands. Of two that claim one key at the same time the first has it. Gives what stands then, in the
+/// order of `wanted`; none for a key that was claimed and forgotten again and again meanwhile.
 ///
 /// # Errors
 /// [`Error::Missing`] when there is no such organisation, [`Error::Unavailable`] while Postgres is away.
-pub async fn claim(
+pub async fn claim_all(
     store: &Store,
-    organisation_id: OrganisationId,
-    request: &Request,
-    fresh_id: Uuid,
+    wanted: &[Wanted],
     now: Timestamp,
     since: Timestamp,
-) -> Result<Claim, Error> {
-    const WHAT: &str = "claim an idempotency key";
-    /// The claim that was found may be swept before it is read; a second time it is not.
+) -> Result<Vec<Option<Claim>>, Error> {
+    /// A claim that was found may be swept before it is read; a second time it is not.
     const ATTEMPTS: usize = 3;
+    let mut claims: Vec<Option<Claim>> = vec![None; wanted.len()];
     for _ in 0..ATTEMPTS {
-        let session = store.session(WHAT).await?;
-        let claimed = session
-            .execute(
-                "INSERT INTO idempotency_keys AS k (organisation_id, key_hash, request_hash, made_id, created_at)
-                 VALUES ($1, $2, $3, $4, $5)
-                 ON CONFLICT (organisation_id, key_hash) DO UPDATE
-                 SET request_hash = excluded.request_hash, made_id = excluded.made_id, answer = NULL,
-                     created_at = excluded.created_at
-                 WHERE k.created_at < $6",
-                &[
-                    organisation_id.as_uuid(),
-                    &request.key_hash.as_slice(),
-                    &request.request_hash.as_slice(),
-                    &fresh_id,
-                    &At(now),
-                    &At(since),
-                ],
-            )
-            .await?;
-        if claimed > 0 {
-            return Ok(Claim::Same(Same { made_id: fresh_id, is_a_job: false, answer: None }));
+        let open: Vec<usize> = (0..wanted.len()).filter(|index| claims[*index].is_none()).collect();
+        if open.is_empty() {
+            break;
         }
-        drop(session);
-        if let Some(found) = find(store, organisation_id, request, since).await? {
-            return Ok(found);
+        let ours = insert(store, &open.iter().map(|index| wanted[*index]).collect::<Vec<_>>(), now, since).await?;
+        let (ours, others): (Vec<usize>, Vec<usize>) =
+            open.into_iter().partition(|index| ours.contains(&wanted[*index].fresh_id));
+        for index in ours {
+            let made_id = wanted[index].fresh_id;
+            claims[index] = Some(Claim::Same(Same { made_id, is_a_job: false, answer: None }));
+        }
+        if others.is_empty() {
+            break;
+        }
+        let asked: Vec<_> =
+            others.iter().map(|index| (wanted[*index].organisation_id, wanted[*index].request)).collect();
+        for (index, found) in others.into_iter().zip(find_all(store, &asked, since).await?) {
+            claims[index] = found;
         }
     }
-    Err(Error::unavailable(WHAT, "it was claimed and forgotten again and again"))
+    Ok(claims)
+}
+
+/// Inserts those that are not there, or there for too long; the `fresh_id` of each that was.
+async fn insert(store: &Store, wanted: &[Wanted], now: Timestamp, since: Timestamp) -> Result<HashSet<Uuid>, Error> {
+    const WHAT: &str = "claim idempotency keys";
+    // Each key once, since one statement must not touch a row twice; in one order, so that two batches that share keys
+    // wait for each other and do not deadlock.
+    let mut first: BTreeMap<(OrganisationId, [u8; 32]), &Wanted> = BTreeMap::new();
+    for wanted in wanted {
+        first.entry((wanted.organisation_id, wanted.request.key_hash)).or_insert(wanted);
+    }
+    let organisations: Vec<&Uuid> = first.values().map(|wanted| wanted.organisation_id.as_uuid()).collect();
+    let keys: Vec<&[u8]> = first.values().map(|wanted| wanted.request.key_hash.as_slice()).collect();
+    let requests: Vec<&[u8]> = first.values().map(|wanted| wanted.request.request_hash.as_slice()).collect();
+    let ids: Vec<Uuid> = first.values().map(|wanted| wanted.fresh_id).collect();
+    let session = store.session(WHAT).await?;
+    let rows = session
+        .rows(
+            "INSERT INTO idempotency_keys AS k (organisation_id, key_hash, request_hash, made_id, created_at)
+             SELECT u.organisation_id, u.key_hash, u.request_hash, u.made_id, $5
+             FROM unnest($1::uuid[], $2::bytea[], $3::bytea[], $4::uuid[])
+                  AS u(organisation_id, key_hash, request_hash, made_id)
+             ON CONFLICT (organisation_id, key_hash) DO UPDATE
+             SET request_hash = excluded.request_hash, made_id = excluded.made_id, answer = NULL,
+                 created_at = excluded.created_at
+             WHERE k.created_at < $6
+             RETURNING k.made_id",
+            &[&organisations, &keys, &requests, &ids, &At(now), &At(since)],
+        )
+        .await?;
+    rows.iter().map(|row| Reader { what: WHAT, row }.get("made_id")).collect()
 }
 
 /// What was claimed under the key after `since`.
@@ -95,28 +132,45 @@ pub async fn find(
     request: &Request,
     since: Timestamp,
 ) -> Result<Option<Claim>, Error> {
-    const WHAT: &str = "look for an idempotency key";
+    Ok(find_all(store, &[(organisation_id, *request)], since).await?.pop().flatten())
+}
+
+/// The same for many keys, each of the organisation named beside it, in their order.
+async fn find_all(
+    store: &Store,
+    asked: &[(OrganisationId, Request)],
+    since: Timestamp,
+) -> Result<Vec<Option<Claim>>, Error> {
+    const WHAT: &str = "look for idempotency keys";
+    let organisations: Vec<&Uuid> = asked.iter().map(|(organisation, _)| organisation.as_uuid()).collect();
+    let keys: Vec<&[u8]> = asked.iter().map(|(_, request)| request.key_hash.as_slice()).collect();
     let session = store.session(WHAT).await?;
-    let row = session
-        .row(
-            "SELECT k.request_hash, k.made_id, k.answer,
+    let rows = session
+        .rows(
+            "SELECT u.number, k.request_hash, k.made_id, k.answer,
                     EXISTS (SELECT 1 FROM jobs j
                             WHERE j.organisation_id = k.organisation_id AND j.job_id = k.made_id) AS is_a_job
-             FROM idempotency_keys k
-             WHERE k.organisation_id = $1 AND k.key_hash = $2 AND k.created_at >= $3",
-            &[organisation_id.as_uuid(), &request.key_hash.as_slice(), &At(since)],
+             FROM unnest($1::uuid[], $2::bytea[]) WITH ORDINALITY AS u(organisation_id, key_hash, number)
+             JOIN idempotency_keys k ON k.organisation_id = u.organisation_id AND k.key_hash = u.key_hash
+             WHERE k.created_at >= $3",
+            &[&organisations, &keys, &At(since)],
         )
         .await?;
-    let Some(row) = row else { return Ok(None) };
-    let row = Reader { what: WHAT, row: &row };
-    if row.get::<&[u8]>("request_hash")? != request.request_hash {
-        return Ok(Some(Claim::Other));
+    let mut found = vec![None; asked.len()];
+    for row in &rows {
+        let row = Reader { what: WHAT, row };
+        let index = usize::try_from(row.get::<i64>("number")? - 1).expect("numbers begin at one");
+        found[index] = Some(if row.get::<&[u8]>("request_hash")? == asked[index].1.request_hash {
+            Claim::Same(Same {
+                made_id: row.get("made_id")?,
+                is_a_job: row.get("is_a_job")?,
+                answer: row.get("answer")?,
+            })
+        } else {
+            Claim::Other
+        });
     }
-    Ok(Some(Claim::Same(Same {
-        made_id: row.get("made_id")?,
-        is_a_job: row.get("is_a_job")?,
-        answer: row.get("answer")?,
-    })))
+    Ok(found)
 }
 
 /// Keeps the answer to a claimed request; gives the one that is kept, which is the first.

@@ -13,6 +13,7 @@ use store::Store;
 use store::keys::{KeyIdentity, Scope};
 
 use crate::Settings;
+use crate::claims::Claims;
 use crate::idempotency::Keyed;
 use crate::known::Known;
 use crate::limits::{Bucket, Buckets};
@@ -31,6 +32,7 @@ pub(crate) struct App {
     producer: Producer,
     pub(crate) store: Store,
     pub(crate) rows: Rows,
+    pub(crate) claims: Claims,
     /// By the hash of the key's text: the text itself stays in no memory of ours.
     keys: Known<[u8; 32], Arc<Caller>>,
     buckets: Buckets,
@@ -79,6 +81,7 @@ impl App {
             commands,
             producer,
             rows: Rows::start(store.clone(), Arc::clone(&outage), settings.max_in_flight, settings.outage_rows),
+            claims: Claims::start(store.clone(), settings.max_in_flight),
             keys: Known::new(settings.cache_entries, settings.cache_ttl, settings.outage_grace, Arc::clone(&outage)),
             buckets: Buckets::new(settings.rate_limit, settings.rate_burst, settings.cache_entries),
             uses: Arc::default(),
@@ -168,7 +171,7 @@ impl App {
         };
         let mut job_id = new_job_id(requested_at);
         if let Some(keyed) = keyed {
-            let same = self.claim(organisation_id, &keyed, *job_id.as_uuid(), requested_at).await?;
+            let same = self.claim(organisation_id, &keyed, *job_id.as_uuid()).await?;
             job_id = JobId::from_uuid(same.made_id);
             if same.is_a_job {
                 return Ok(job_id);

@@ -22,13 +22,14 @@ use crate::problem::{self, Code};
 pub(crate) struct Guarded {
     router: Router,
     slots: Arc<Semaphore>,
+    in_flight: usize,
     timeout: Duration,
 }
 
 impl Guarded {
     /// At most `in_flight` requests at once, each for at most `timeout`.
     pub(crate) fn new(router: Router, in_flight: usize, timeout: Duration) -> Self {
-        Self { router, slots: Arc::new(Semaphore::new(in_flight)), timeout }
+        Self { router, slots: Arc::new(Semaphore::new(in_flight)), in_flight, timeout }
     }
 
     /// Answers one request.
@@ -41,6 +42,7 @@ impl Guarded {
         let response = match self.slots.try_acquire() {
             Err(_) => Code::Overloaded.into_response(),
             Ok(_slot) => {
+                metrics::in_flight(self.in_flight - self.slots.available_permits());
                 let answered = AssertUnwindSafe(self.router.clone().oneshot(request.map(Body::new))).catch_unwind();
                 match tokio::time::timeout(self.timeout, answered).await {
                     Ok(Ok(Ok(response))) => response,
@@ -53,6 +55,7 @@ impl Guarded {
                 }
             }
         };
+        metrics::in_flight(self.in_flight - self.slots.available_permits());
         metrics::answered(uri.path(), response.status(), begun.elapsed());
         problem::finish(response, uri.path())
     }

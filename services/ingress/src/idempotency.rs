@@ -4,10 +4,11 @@
 use axum::http::{HeaderMap, HeaderName};
 use domain::{OrganisationId, Timestamp};
 use sha2::{Digest, Sha256};
-use store::idempotency::{self, Claim, Request, Same};
+use store::idempotency::{self, Claim, Request, Same, Wanted};
 use uuid::Uuid;
 
 use crate::app::{App, database_problem};
+use crate::claims::Unclaimed;
 use crate::problem::{Code, Problem};
 
 /// The header (draft-ietf-httpapi-idempotency-key-header).
@@ -57,13 +58,12 @@ impl App {
         organisation: OrganisationId,
         keyed: &Keyed,
         fresh_id: Uuid,
-        now: Timestamp,
     ) -> Result<Same, Problem> {
-        let since = now - KEPT;
-        match idempotency::claim(&self.store, organisation, &keyed.0, fresh_id, now, since).await {
+        match self.claims.claim(Wanted { organisation_id: organisation, request: keyed.0, fresh_id }).await {
             Ok(Claim::Same(same)) => Ok(same),
             Ok(Claim::Other) => Err(Code::IdempotencyKeyReused.into()),
-            Err(error) => Err(database_problem(&error)),
+            Err(Unclaimed::Away) => Err(Code::DatabaseUnavailable.into()),
+            Err(Unclaimed::Refused) => Err(Code::Internal.into()),
         }
     }
 

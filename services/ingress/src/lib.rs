@@ -6,6 +6,7 @@
 mod api;
 mod app;
 mod body;
+mod claims;
 mod consent;
 mod guard;
 mod idempotency;

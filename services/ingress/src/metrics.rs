@@ -4,7 +4,7 @@ use std::sync::{LazyLock, OnceLock};
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use metrics::{Counter, Histogram};
+use metrics::{Counter, Gauge, Histogram};
 use runtime::metric::Metric;
 
 const REQUEST_SECONDS: Metric =
@@ -21,9 +21,29 @@ const PUSHES: Metric = Metric::counter(
 const PUSH_COMMANDS: Metric = Metric::counter("mailtide_push_commands_total", &[], "Commands that pushes became");
 const ROWS_KEPT: Metric =
     Metric::gauge("mailtide_ingress_rows_kept", &[], "Rows of queued jobs that wait for Postgres");
+const KEYS_CLAIMED: Metric =
+    Metric::counter("mailtide_ingress_keys_claimed_total", &[], "Requests whose Idempotency-Key was claimed");
+const CLAIM_SECONDS: Metric =
+    Metric::histogram("mailtide_ingress_claim_seconds", &[], "One statement that claims for many requests");
+const IN_FLIGHT: Metric = Metric::gauge(
+    "mailtide_http_requests_in_flight",
+    &[],
+    "Requests worked on; at `ingress.max_in_flight` more are refused",
+);
 
 /// All of them.
-pub const ALL: &[Metric] = &[REQUEST_SECONDS, REQUESTS, ROWS, INSERT_SECONDS, PUSHES, PUSH_COMMANDS, ROWS_KEPT];
+pub const ALL: &[Metric] = &[
+    REQUEST_SECONDS,
+    REQUESTS,
+    ROWS,
+    INSERT_SECONDS,
+    PUSHES,
+    PUSH_COMMANDS,
+    ROWS_KEPT,
+    KEYS_CLAIMED,
+    CLAIM_SECONDS,
+    IN_FLIGHT,
+];
 
 /// The routes, as they are declared, the busiest first.
 pub(crate) const ROUTES: &[&str] = &[
@@ -110,6 +130,18 @@ pub(crate) fn answered(path: &str, status: StatusCode, took: Duration) {
 pub(crate) fn rows_inserted(rows: usize, took: Duration) {
     metrics::counter!(ROWS.name).increment(rows as u64);
     metrics::histogram!(INSERT_SECONDS.name).record(took);
+}
+
+/// One statement claimed the idempotency keys of this many requests.
+pub(crate) fn keys_claimed(keys: usize, took: Duration) {
+    metrics::counter!(KEYS_CLAIMED.name).increment(keys as u64);
+    metrics::histogram!(CLAIM_SECONDS.name).record(took);
+}
+
+/// So many requests are worked on.
+pub(crate) fn in_flight(requests: usize) {
+    static GAUGE: LazyLock<Gauge> = LazyLock::new(|| metrics::gauge!(IN_FLIGHT.name));
+    GAUGE.set(u32::try_from(requests).unwrap_or(u32::MAX));
 }
 
 /// What came of a push: `told`, `unknown` (nobody's address, or none that syncs now), `malformed`, `refused`,

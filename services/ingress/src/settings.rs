@@ -151,8 +151,8 @@ impl Settings {
             ),
             max_in_flight: source.read(
                 "ingress.max_in_flight",
-                4096,
-                "Requests worked on at once; more are answered 503",
+                1024,
+                "Requests worked on at once; more are answered 503 at once, so that those that are taken stay quick",
             ),
             drain_timeout: source.duration(
                 "ingress.drain_timeout",

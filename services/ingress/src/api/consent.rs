@@ -158,7 +158,7 @@ pub(super) async fn connect(
     let page = match keyed {
         None => open_page(&app, &google, organisation, asked, at).await?,
         Some(keyed) => {
-            let claimed = app.claim(organisation, &keyed, uuid::Uuid::new_v4(), at).await?;
+            let claimed = app.claim(organisation, &keyed, uuid::Uuid::new_v4()).await?;
             let kept = match claimed.answer {
                 Some(kept) => kept,
                 None => {
