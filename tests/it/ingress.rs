@@ -9,6 +9,7 @@ mod consent;
 mod docs;
 mod facts;
 mod fuzz;
+mod halfway;
 mod hostile;
 mod hung;
 mod idempotency;

@@ -1,5 +1,6 @@
 //! The store on a real Postgres: tenants apart, secrets sealed, rows that follow the facts, and outages that pass.
 
+mod claims;
 mod connecting;
 mod outages;
 mod projection;

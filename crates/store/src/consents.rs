@@ -27,12 +27,20 @@ pub struct Pending {
     pub since: Option<Timestamp>,
 }
 
-/// Keeps it under its state until `expires_at`.
+/// Keeps it under its state until `expires_at`, unless the organisation has `most` open by now: then it is not kept.
+/// Those that ask at the very same time may each see one less.
 ///
 /// # Errors
 /// [`Error::Missing`] when there is no such organisation, [`Error::Settings`] without a token key,
 /// [`Error::Unavailable`] while Postgres is away.
-pub async fn put(store: &Store, state: &SecretString, pending: &Pending, expires_at: Timestamp) -> Result<(), Error> {
+pub async fn put(
+    store: &Store,
+    state: &SecretString,
+    pending: &Pending,
+    expires_at: Timestamp,
+    now: Timestamp,
+    most: u32,
+) -> Result<bool, Error> {
     let hash = hash(state.expose_secret());
     let keys = store.token_keys()?;
     let sealed = keys.seal(&pending.verifier, &bound_to(pending.organisation_id, &hash));
@@ -41,7 +49,9 @@ pub async fn put(store: &Store, state: &SecretString, pending: &Pending, expires
         .execute(
             "INSERT INTO consents (state_hash, organisation_id, verifier_ciphertext, verifier_nonce, verifier_key_id,
                                    return_url, since, expires_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+             SELECT $1, $2, $3, $4, $5, $6, $7, $8
+             WHERE (SELECT count(*) FROM (SELECT 1 FROM consents WHERE organisation_id = $2 AND expires_at > $9
+                                          LIMIT $10) AS open) < $10",
             &[
                 &hash.as_slice(),
                 pending.organisation_id.as_uuid(),
@@ -51,10 +61,12 @@ pub async fn put(store: &Store, state: &SecretString, pending: &Pending, expires
                 &pending.return_url,
                 &pending.since.map(At),
                 &At(expires_at),
+                &At(now),
+                &i64::from(most),
             ],
         )
         .await
-        .map(drop)
+        .map(|kept| kept > 0)
 }
 
 /// Takes out what was asked under a state: once, whoever comes at the same time, and not when its time is past.
@@ -139,6 +151,6 @@ fn hash(state: &str) -> [u8; 32] {
 }
 
 /// What a verifier is bound to.
-fn bound_to(organisation_id: OrganisationId, state_hash: &[u8; 32]) -> Vec<u8> {
+pub(crate) fn bound_to(organisation_id: OrganisationId, state_hash: &[u8]) -> Vec<u8> {
     [b"mailtide consent verifier v1" as &[u8], organisation_id.as_bytes(), state_hash].concat()
 }

@@ -5,12 +5,15 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use domain::{OrganisationId, Timestamp};
+use domain::{Duration, OrganisationId, Timestamp};
 use uuid::Uuid;
 
 use crate::at::At;
 use crate::row::Reader;
 use crate::{Error, Store};
+
+/// How long a key stands for its request.
+pub const KEPT: Duration = Duration::from_hours(24);
 
 /// A request and its key, both as SHA-256.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,6 +16,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("V3__idempotency", include_str!("../migrations/V3__idempotency.sql")),
     ("V4__watch_and_quota", include_str!("../migrations/V4__watch_and_quota.sql")),
     ("V6__delegation", include_str!("../migrations/V6__delegation.sql")),
+    ("V7__sealed", include_str!("../migrations/V7__sealed.sql")),
 ];
 
 /// How long one migration may work, and how long a process waits for another's.

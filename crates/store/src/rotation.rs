@@ -1,15 +1,21 @@
-//! Refresh tokens from older token keys to the first of the settings, batch by batch, while everything runs.
+//! What lies sealed moved from older token keys to the first of the settings, batch by batch, while everything runs:
+//! refresh tokens, the verifiers of consents that are open, and answers that are kept for an `Idempotency-Key`.
 //!
-//! Which key a token lies under is written beside it, so there is nothing else to keep: whoever begins again goes on
+//! Which key a secret lies under is written beside it, so there is nothing else to keep: whoever begins again goes on
 //! where the last one stopped, and two at once share the work.
+
+mod transient;
 
 use domain::{ConnectionId, OrganisationId, Timestamp};
 use uuid::Uuid;
 
 use crate::at::At;
+use crate::idempotency::KEPT;
 use crate::row::Reader;
 use crate::token::{Sealed, bound_to};
 use crate::{Error, Store, TokenKeyError};
+
+pub use transient::{Moved, answers, consents};
 
 /// One batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,9 +33,10 @@ pub struct Batch {
 pub struct Left {
     /// Refresh tokens.
     pub tokens: u64,
-    /// Consents that somebody was asked for and has not given yet. They are not moved: they end by themselves, within
-    /// minutes.
+    /// Consents that somebody was asked for and may still give.
     pub consents: u64,
+    /// Answers that may still be given again.
+    pub answers: u64,
 }
 
 /// What is left to do.
@@ -37,20 +44,26 @@ pub struct Left {
 /// # Errors
 /// [`Error::Settings`] without a token key, [`Error::Unavailable`] while Postgres is away.
 pub async fn left(store: &Store, now: Timestamp) -> Result<Left, Error> {
-    const WHAT: &str = "count the tokens under older keys";
+    const WHAT: &str = "count what lies under older keys";
     let first = store.token_keys()?.first();
     let session = store.session(WHAT).await?;
     let row = session
         .row(
             "SELECT (SELECT count(*) FROM connections WHERE token_key_id NOT IN ($1, '')) AS tokens,
-                    (SELECT count(*) FROM consents WHERE verifier_key_id <> $1 AND expires_at > $2) AS consents",
-            &[&first, &At(now)],
+                    (SELECT count(*) FROM consents WHERE verifier_key_id <> $1 AND expires_at > $2) AS consents,
+                    (SELECT count(*) FROM idempotency_keys
+                     WHERE answer IS NOT NULL AND split_part(answer, ':', 1) <> $1 AND created_at >= $3) AS answers",
+            &[&first, &At(now), &At(now - KEPT)],
         )
         .await?
         .expect("a count is one row");
     let row = Reader { what: WHAT, row: &row };
     let count = |count: i64| u64::try_from(count).unwrap_or(0);
-    Ok(Left { tokens: count(row.get("tokens")?), consents: count(row.get("consents")?) })
+    Ok(Left {
+        tokens: count(row.get("tokens")?),
+        consents: count(row.get("consents")?),
+        answers: count(row.get("answers")?),
+    })
 }
 
 /// Moves at most `limit` tokens of connections after `after`, in one transaction. A token that is renewed meanwhile is

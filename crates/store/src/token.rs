@@ -11,6 +11,7 @@ use domain::{ConnectionId, OrganisationId};
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
+use crate::idempotency::KEPT;
 use crate::row::Reader;
 use crate::{Error, Store};
 
@@ -132,8 +133,8 @@ pub(crate) fn bound_to(organisation_id: OrganisationId, connection_id: Connectio
     [b"mailtide refresh token v1" as &[u8], organisation_id.as_bytes(), connection_id.as_bytes()].concat()
 }
 
-/// Leaves a known value under every key, and opens what was left before; then looks for tokens under keys that are not
-/// there.
+/// Leaves a known value under every key, and opens what was left before; then looks for what lies under keys that are not
+/// there: tokens, consents that are open, answers that may be given again. What nobody will open any more does not count.
 pub(crate) async fn check(store: &Store, keys: &TokenKeys) -> Result<(), Error> {
     const WHAT: &str = "check the token keys";
     const KNOWN: &str = "mailtide token key check v1";
@@ -152,9 +153,18 @@ pub(crate) async fn check(store: &Store, keys: &TokenKeys) -> Result<(), Error> 
         opened.map_err(|reason| Error::TokenKey { what: WHAT, reason })?;
     }
     let ids: Vec<&str> = keys.keys.iter().map(|(id, _)| id.as_str()).collect();
-    let missing = "SELECT token_key_id FROM connections
-                   WHERE revoked_at IS NULL AND token_key_id <> ALL ($1) AND token_key_id <> '' LIMIT 1";
-    match session.row(missing, &[&ids]).await? {
+    let missing = "(SELECT token_key_id FROM connections
+                    WHERE revoked_at IS NULL AND token_key_id <> ALL ($1) AND token_key_id <> '' LIMIT 1)
+                   UNION ALL
+                   (SELECT verifier_key_id FROM consents
+                    WHERE verifier_key_id <> ALL ($1) AND expires_at > now() LIMIT 1)
+                   UNION ALL
+                   (SELECT split_part(answer, ':', 1) FROM idempotency_keys
+                    WHERE answer IS NOT NULL AND split_part(answer, ':', 1) <> ALL ($1)
+                      AND created_at >= now() - make_interval(secs => $2) LIMIT 1)
+                   LIMIT 1";
+    let kept = KEPT.as_millis() as f64 / 1_000.0;
+    match session.row(missing, &[&ids, &kept]).await? {
         None => Ok(()),
         Some(row) => {
             let id = Reader { what: WHAT, row: &row }.get("token_key_id")?;

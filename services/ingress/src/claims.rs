@@ -6,11 +6,10 @@
 use std::time::{Duration, Instant};
 
 use store::Store;
-use store::idempotency::{self, Claim, Wanted};
+use store::idempotency::{self, Claim, KEPT, Wanted};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::app::now;
-use crate::idempotency::KEPT;
 use crate::metrics;
 
 /// Claims of one statement at most.

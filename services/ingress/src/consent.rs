@@ -46,6 +46,8 @@ pub(crate) struct Google {
     pub(crate) redirect_uri: Url,
     /// How often a connection is synced that says nothing of it.
     pub(crate) sync_interval: Span,
+    /// Consents that an organisation may have open at once.
+    pub(crate) open_consents: u32,
 }
 
 /// What the browser is sent back with.
@@ -76,7 +78,8 @@ impl Google {
         }
         let redirect_uri = base.join(CALLBACK).context("making the address that Google sends browsers back to")?;
         let interval = i64::try_from(settings.sync_interval.as_millis()).unwrap_or(i64::MAX);
-        Ok(Self { consents, redirect_uri, sync_interval: Span::from_millis(interval) })
+        let sync_interval = Span::from_millis(interval);
+        Ok(Self { consents, redirect_uri, sync_interval, open_consents: settings.open_consents })
     }
 }
 

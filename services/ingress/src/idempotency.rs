@@ -4,7 +4,7 @@
 use axum::http::{HeaderMap, HeaderName};
 use domain::{OrganisationId, Timestamp};
 use sha2::{Digest, Sha256};
-use store::idempotency::{self, Claim, Request, Same, Wanted};
+use store::idempotency::{self, Claim, KEPT, Request, Same, Wanted};
 use uuid::Uuid;
 
 use crate::app::{App, database_problem};
@@ -16,9 +16,6 @@ pub(crate) const HEADER: HeaderName = HeaderName::from_static("idempotency-key")
 
 /// Characters of a key at most.
 const MAX_KEY: usize = 255;
-
-/// How long a key stands for its request.
-pub(crate) const KEPT: domain::Duration = domain::Duration::from_hours(24);
 
 /// A request that carries a key.
 #[derive(Debug, Clone, Copy)]

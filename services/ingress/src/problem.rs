@@ -87,6 +87,9 @@ codes! {
     ConsentNotConfigured = SERVICE_UNAVAILABLE after 60, "Gmail.ConsentNotConfigured",
         "This installation has no OAuth client or no key for tokens, so no mailbox can be connected.",
         "The operator sets gmail.client_id, gmail.client_secret and store.token_key.";
+    TooManyConsents = TOO_MANY_REQUESTS after 60, "Gmail.TooManyConsents",
+        "The organisation has as many consents open as it may.",
+        "Wait until some are given or have ended, ten minutes after they were asked for.";
     ConsentStateInvalid = BAD_REQUEST, "Gmail.ConsentStateInvalid",
         "The consent is unknown, was used before, or took longer than ten minutes.",
         "Ask for a new consent page with POST /gmail-connections.";

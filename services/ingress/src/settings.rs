@@ -38,6 +38,8 @@ pub struct Settings {
     pub rate_limit: u32,
     /// Requests that an API key may make at once.
     pub rate_burst: u32,
+    /// Consents that an organisation may have asked for and not been given yet; more are answered 429.
+    pub open_consents: u32,
     /// Streams of events open at once; more are answered 503.
     pub streams: usize,
     /// Streams of events that one API key may have open at once.
@@ -124,6 +126,11 @@ impl Settings {
                 "Requests a second that each instance takes from one API key over time; more are answered 429",
             ),
             rate_burst: source.read("ingress.rate_burst", 1000, "Requests that an API key may make at once"),
+            open_consents: source.read(
+                "ingress.open_consents",
+                1000,
+                "Consents that an organisation may have open at once, each for ten minutes; more are answered 429",
+            ),
             streams: source.read(
                 "ingress.streams",
                 1000,
@@ -208,7 +215,11 @@ impl Settings {
         {
             source.error("ingress.public_url", "must be an http or https URL without a query");
         }
-        for (key, value) in [("ingress.rate_limit", self.rate_limit), ("ingress.rate_burst", self.rate_burst)] {
+        for (key, value) in [
+            ("ingress.rate_limit", self.rate_limit),
+            ("ingress.rate_burst", self.rate_burst),
+            ("ingress.open_consents", self.open_consents),
+        ] {
             if !(1..=100_000_000).contains(&value) {
                 source.error(key, "must be from 1 to 100000000");
             }

@@ -7,11 +7,11 @@ use std::time::Duration;
 use domain::Timestamp;
 use runtime::Shutdown;
 use store::Store;
+use store::idempotency::KEPT;
 use store::keys::KeyIdentity;
 use uuid::Uuid;
 
 use crate::app::now;
-use crate::idempotency::KEPT;
 
 /// How often the uses of keys are written: one statement for all of them.
 const WRITE_USES: Duration = Duration::from_secs(5);

@@ -6,7 +6,7 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use store::connections;
 
-use super::api::{Api, assert_problem, now, sync_path, tenant};
+use super::api::{Api, assert_problem, database, now, sync_path, tenant};
 use super::browser::{Browser, allow_return, mailbox};
 use crate::support::{LONG, committed, stack, wait_until};
 
@@ -25,7 +25,7 @@ async fn forgotten(api: &Api, connection: &str) -> usize {
 }
 
 /// Whether Google still takes a connection's refresh token.
-async fn is_granted(refresh_token: &str) -> bool {
+pub(super) async fn is_granted(refresh_token: &str) -> bool {
     let form = [
         ("grant_type", "refresh_token"),
         ("client_id", "tests"),
@@ -141,5 +141,49 @@ async fn the_schedule_of_a_connection_is_set_within_bounds() {
     ] {
         let problem = assert_problem(change(wrong).await, 400, "Request.BodyInvalid").await;
         assert!(problem["detail"].as_str().unwrap().contains(named), "{problem}");
+    }
+}
+
+/// More than are read at a time, and than any page of other lists holds.
+#[tokio::test]
+async fn a_list_of_connections_has_all_of_them_however_many() {
+    const MANY: usize = 5_000;
+    let api = Api::start("many").await;
+    // As many have the same time as fall on two pages, so that a page ends among them.
+    let sql =
+        "INSERT INTO connections (connection_id, organisation_id, account, email, token_version, token_ciphertext,
+                                        token_nonce, token_key_id, created_at)
+               SELECT gen_random_uuid(), $1, 'a' || n || '@many.example', 'a' || n || '@many.example', 1, '',
+                      decode(repeat('00', 24), 'hex'), 'test', date_trunc('milliseconds', now()) - (n / 700) * interval '1 hour'
+               FROM generate_series(1, $2::int) AS n";
+    let organisation = api.tenant.organisation;
+    let rows = database(&api).await;
+    let many = i32::try_from(MANY).unwrap() - 1;
+    assert_eq!(rows.execute(sql, &[organisation.as_uuid(), &many]).await.unwrap(), u64::try_from(many).unwrap());
+    let other = tenant(&api.store).await;
+
+    let answer = api.request(Method::GET, "/gmail-connections").send().await.unwrap();
+    assert_eq!(
+        (answer.status(), &answer.headers()["content-type"]),
+        (StatusCode::OK, &"application/json".parse().unwrap())
+    );
+    let listed: Vec<Value> = answer.json().await.unwrap();
+    assert_eq!(listed.len(), MANY);
+    let place = |one: &Value| {
+        let at: jiff::Timestamp = one["createdAt"].as_str().unwrap().parse().unwrap();
+        (at, one["connectionId"].as_str().unwrap().to_owned())
+    };
+    assert!(listed.windows(2).all(|pair| place(&pair[0]) > place(&pair[1])), "newest first, each once");
+    assert!(
+        listed.iter().all(|one| one["emailAddress"].is_string() && one["connectionId"] != other.connection.to_string())
+    );
+    // Exactly as many as are read at a time, and none.
+    for left in [1_000, 500, 0] {
+        let sql = "UPDATE connections SET revoked_at = now() WHERE organisation_id = $1 AND connection_id NOT IN
+                   (SELECT connection_id FROM connections WHERE organisation_id = $1 AND revoked_at IS NULL LIMIT $2)";
+        rows.execute(sql, &[organisation.as_uuid(), &i64::from(left)]).await.unwrap();
+        let listed: Vec<Value> =
+            api.request(Method::GET, "/gmail-connections").send().await.unwrap().json().await.unwrap();
+        assert_eq!(listed.len(), usize::try_from(left).unwrap());
     }
 }

@@ -1,9 +1,11 @@
 //! How often a key may ask, and when it was last used.
 
 use reqwest::{Method, StatusCode};
+use serde_json::json;
 use store::keys::{self, Scope};
 
-use super::api::{Api, assert_problem, now};
+use super::api::{Api, assert_problem, database, now, tenant};
+use super::browser::{RETURN_URL, allow_return};
 use crate::support::{LONG, Place, wait_for, wait_until};
 
 #[tokio::test]
@@ -40,6 +42,28 @@ async fn a_key_that_asks_too_often_is_told_when_to_come_back_and_others_are_not(
     let answer = api.request_as(other, Method::GET, &path).send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::NOT_FOUND, "another key of the same organisation has a rate of its own");
     wait_until(LONG, "it may ask again", || async { ask().await.status() == StatusCode::NOT_FOUND }).await;
+}
+
+#[tokio::test]
+async fn an_organisation_has_only_so_many_consents_open() {
+    let place = Place::new("open-consents");
+    let mut settings = place.settings();
+    settings.insert("MAILTIDE_INGRESS_OPEN_CONSENTS".to_owned(), "2".to_owned());
+    let api = Api::start_with(place, settings).await;
+    let stranger = tenant(&api.store).await;
+    for organisation in [api.tenant.organisation, stranger.organisation] {
+        allow_return(&api.store, organisation).await;
+    }
+    let body = json!({"returnUrl": RETURN_URL});
+    let ask = async |key: &str| api.connect_with(key, &body).await;
+    for _ in 0..2 {
+        assert_eq!(ask(&api.tenant.key).await.status(), StatusCode::CREATED);
+    }
+    assert_problem(ask(&api.tenant.key).await, 429, "Gmail.TooManyConsents").await;
+    assert_eq!(ask(&stranger.key).await.status(), StatusCode::CREATED, "another organisation has its own");
+    let sql = "UPDATE consents SET expires_at = now()";
+    assert_eq!(database(&api).await.execute(sql, &[]).await.unwrap(), 3);
+    assert_eq!(ask(&api.tenant.key).await.status(), StatusCode::CREATED, "those have ended");
 }
 
 #[tokio::test]

@@ -34,9 +34,8 @@ async fn what_is_too_much_is_refused_at_once_and_what_is_taken_is_done() {
     process = process.set("MAILTIDE_INGRESS_MAX_IN_FLIGHT", ADMITTED.to_string());
     let base = format!("http://{}", process.start().logged("API open", "address").await);
     let metrics = format!("http://{}/metrics", process.logged("Admin port open", "address").await);
-    let ask = |method: Method, path: &str| {
-        api.client.request(method, format!("{base}{path}")).header(KEY, &api.tenant.key)
-    };
+    let ask =
+        |method: Method, path: &str| api.client.request(method, format!("{base}{path}")).header(KEY, &api.tenant.key);
     let (taken, shed) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let is_enough = || taken.load(Ordering::Relaxed) >= ENOUGH && shed.load(Ordering::Relaxed) >= ENOUGH;
 

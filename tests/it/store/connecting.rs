@@ -29,13 +29,36 @@ fn pending(organisation_id: OrganisationId) -> Pending {
     }
 }
 
+async fn keep(store: &Store, state: &SecretString, organisation: OrganisationId, until: Timestamp) {
+    assert!(consents::put(store, state, &pending(organisation), until, now(), 100).await.unwrap());
+}
+
+#[tokio::test]
+async fn an_organisation_has_only_so_many_consents_open() {
+    let (_place, store) = migrated("many-open").await;
+    let (ours, theirs) = (organisation(&store).await, organisation(&store).await);
+    let at = now();
+    let put = async |state: String, whose, at, most| {
+        consents::put(&store, &state.into(), &pending(whose), at + Duration::from_minutes(10), at, most).await.unwrap()
+    };
+    for number in 0..3 {
+        assert!(put(format!("{number}"), ours, at, 3).await);
+    }
+    assert!(!put("one more".to_owned(), ours, at, 3).await);
+    assert!(put("another's".to_owned(), theirs, at, 3).await, "each has its own number");
+    assert!(consents::take(&store, "0", at).await.unwrap().is_some());
+    assert!(put("in its place".to_owned(), ours, at, 3).await);
+    assert!(!put("and one more".to_owned(), ours, at, 3).await);
+    assert!(put("later".to_owned(), ours, at + Duration::from_minutes(11), 3).await, "those before have ended");
+}
+
 #[tokio::test]
 async fn a_consent_is_taken_once_and_in_time() {
     let (place, store) = migrated("once").await;
     let ours = organisation(&store).await;
     let state = SecretString::from("an unmistakable state");
     let soon = now() + Duration::from_minutes(10);
-    consents::put(&store, &state, &pending(ours), soon).await.unwrap();
+    keep(&store, &state, ours, soon).await;
     let client = client(&place, &store).await;
     let dump: String = client.query_one("SELECT string_agg(c::text, ' ') FROM consents c", &[]).await.unwrap().get(0);
     for secret in ["state", "verifier"].map(|what| format!("unmistakable {what}")) {
@@ -49,10 +72,10 @@ async fn a_consent_is_taken_once_and_in_time() {
     assert_eq!(taken[0].verifier.expose_secret(), "an unmistakable verifier");
     assert_eq!((taken[0].organisation_id, taken[0].since), (ours, pending(ours).since));
 
-    consents::put(&store, &state, &pending(ours), soon).await.unwrap();
+    keep(&store, &state, ours, soon).await;
     assert!(consents::take(&store, state.expose_secret(), soon).await.unwrap().is_none(), "too late");
-    consents::put(&store, &"one".into(), &pending(ours), soon).await.unwrap();
-    consents::put(&store, &"two".into(), &pending(ours), soon + Duration::from_millis(1)).await.unwrap();
+    keep(&store, &"one".into(), ours, soon).await;
+    keep(&store, &"two".into(), ours, soon + Duration::from_millis(1)).await;
     assert_eq!(consents::sweep(&store, soon).await.unwrap(), 1);
     assert!(consents::take(&store, "two", soon).await.unwrap().is_some());
 }

@@ -5,6 +5,7 @@
 //! - [`Service`]: a real process of the program, to be killed and started again.
 //! - [`committed`]: what a consumer that reads committed records finds in a topic.
 //! - [`Swamp`]: a way to Postgres on which everything is lost for a while.
+//! - [`Tally`]: a way to Postgres on which statements are counted.
 //! - [`clients`]: programs that others wrote, to try ours with; [`apicurio`]: a schema registry.
 //! - [`wait_until`], [`wait_for`]: conditions with a deadline, instead of sleeps.
 
@@ -17,6 +18,7 @@ mod records;
 mod service;
 mod stack;
 mod swamp;
+mod tally;
 mod wait;
 
 pub(crate) use apicurio::apicurio;
@@ -25,4 +27,5 @@ pub(crate) use records::{Record, committed, committed_blocking, until_decided_bl
 pub(crate) use service::Service;
 pub(crate) use stack::{Stack, stack};
 pub(crate) use swamp::Swamp;
+pub(crate) use tally::{Counts, Tally};
 pub(crate) use wait::{LONG, wait_for, wait_until};

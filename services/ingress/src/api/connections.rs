@@ -3,12 +3,16 @@
 use std::sync::Arc;
 
 use axum::Json;
+use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use domain::schedule::Schedule;
-use domain::{ConnectionId, ConnectionState, Duration, Timestamp};
+use domain::{ConnectionId, ConnectionState, Duration, OrganisationId, Timestamp};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use store::connections::{self, Change, Connection};
@@ -24,8 +28,8 @@ use crate::body;
 use crate::consent::Google;
 use crate::problem::{Code, Problem};
 
-/// More are not listed, in one organisation.
-const MOST: u32 = 1_000;
+/// Connections that are read at a time: of an organisation that has more, the rest is read while the first are sent.
+const AT_A_TIME: u32 = 500;
 
 /// One connected mailbox. What is not known yet is null.
 #[derive(Serialize, ToSchema)]
@@ -55,7 +59,8 @@ pub(super) struct GmailConnectionResponse {
     /// How often the schedule syncs it, in hours; null: as often as the installation does.
     #[schema(required, minimum = 1, maximum = 24)]
     sync_interval_hours: Option<u8>,
-    /// Whether the schedule leaves it alone. It is synced when asked for all the same.
+    /// Whether it is left alone: by the schedule, by the daily audits, and when Gmail tells of changes. Syncs and
+    /// backfills that are asked for run all the same, and what came meanwhile is announced by the next.
     paused: bool,
     /// Gmail quota units spent on it today, by Pacific standard time.
     #[schema(required)]
@@ -79,7 +84,7 @@ pub(super) struct ChangeGmailConnectionRequest {
     #[serde(default, deserialize_with = "hours")]
     #[schema(value_type = Option<u8>, minimum = 1, maximum = 24)]
     sync_interval_hours: Option<Option<u8>>,
-    /// Whether the schedule leaves it alone.
+    /// Whether it is left alone until somebody asks: no scheduled syncs, no audits, none when Gmail tells of changes.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = bool)]
     paused: Option<bool>,
@@ -112,7 +117,7 @@ fn states() -> Object {
     operation_id = "listGmailConnections",
     tag = "Gmail",
     summary = "List Gmail connections",
-    description = "The organisation's connected mailboxes, newest first, without those that were deleted; at most the newest 1,000.",
+    description = "The organisation's connected mailboxes, newest first, without those that were deleted: all of them, however many.",
     security(("ApiKey" = [])),
     responses(
         (status = 200, description = "The connections", body = Vec<GmailConnectionResponse>, content_type = "application/json"),
@@ -122,12 +127,67 @@ pub(super) async fn list(
     State(app): State<Arc<App>>,
     State(google): State<Arc<Google>>,
     headers: HeaderMap,
-) -> Result<Json<Vec<GmailConnectionResponse>>, Problem> {
+) -> Result<Response, Problem> {
     let organisation = app.authenticate(&headers, Scope::Read).await?;
-    let found = connections::list(&app.store, organisation, None, MOST).await;
-    let found = found.map_err(|error| database_problem(&error))?;
-    let at = now();
-    Ok(Json(found.into_iter().map(|found| GmailConnectionResponse::new(found, &google, at)).collect()))
+    let found = connections::list(&app.store, organisation, None, AT_A_TIME).await;
+    let first = Page::of(found.map_err(|error| database_problem(&error))?, &google);
+    if first.end.is_none() {
+        return Ok(Json(first.connections).into_response());
+    }
+    let rest = Rest { app, google, organisation, page: Some(first), is_begun: false };
+    let body = Body::from_stream(futures_util::stream::try_unfold(rest, Rest::next));
+    Ok(([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response())
+}
+
+/// Some of the connections of a list.
+struct Page {
+    connections: Vec<GmailConnectionResponse>,
+    /// The last one, when there may be more.
+    end: Option<(Timestamp, ConnectionId)>,
+}
+
+impl Page {
+    fn of(found: Vec<Connection>, google: &Google) -> Self {
+        let at = now();
+        let last = found.last().map(|last| (last.created_at, last.connection_id));
+        let end = last.filter(|_| found.len() == AT_A_TIME as usize);
+        let connections = found.into_iter().map(|found| GmailConnectionResponse::new(found, google, at)).collect();
+        Self { connections, end }
+    }
+}
+
+/// What is still to be sent of a list: one page of it is in memory at a time, read when the one before it is on its way.
+struct Rest {
+    app: Arc<App>,
+    google: Arc<Google>,
+    organisation: OrganisationId,
+    page: Option<Page>,
+    is_begun: bool,
+}
+
+impl Rest {
+    /// The next bytes of the array. An error cuts the answer off, which its reader notices: the end of it is missing.
+    async fn next(mut self) -> Result<Option<(Bytes, Self)>, store::Error> {
+        let Some(page) = self.page.take() else { return Ok(None) };
+        let array = serde_json::to_vec(&page.connections).expect("connections are text, numbers and times");
+        let inside = array.strip_prefix(b"[").and_then(|inside| inside.strip_suffix(b"]")).unwrap_or_default();
+        let separator: &[u8] = match (self.is_begun, inside.is_empty()) {
+            (false, _) => b"[",
+            (true, false) => b",",
+            (true, true) => b"",
+        };
+        let mut bytes = [separator, inside].concat();
+        self.is_begun = true;
+        match page.end {
+            None => bytes.push(b']'),
+            Some(end) => {
+                let found = connections::list(&self.app.store, self.organisation, Some(end), AT_A_TIME).await;
+                let found = found.inspect_err(|error| tracing::warn!(%error, "A list of connections breaks off"))?;
+                self.page = Some(Page::of(found, &self.google));
+            }
+        }
+        Ok(Some((bytes.into(), self)))
+    }
 }
 
 /// Tells how a connection fares.
@@ -164,7 +224,7 @@ pub(super) async fn read(
     operation_id = "changeGmailConnection",
     tag = "Gmail",
     summary = "Change a Gmail connection",
-    description = "Sets how often the schedule syncs the mailbox, or pauses that. What is left out stays as it is. The schedule follows within five minutes.",
+    description = "Sets how often the schedule syncs the mailbox, or pauses all that happens without being asked for: scheduled syncs, daily audits, syncs when Gmail tells of changes. Jobs under way go on, and syncs and backfills can be asked for. Mail that comes while it is paused is announced by the next sync, at the latest after the pause. What is left out stays as it is. The schedule follows within five minutes.",
     params(("id" = Uuid, Path)),
     request_body(content = ChangeGmailConnectionRequest, content_type = "application/json"),
     security(("ApiKey" = [])),

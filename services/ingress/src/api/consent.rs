@@ -133,6 +133,8 @@ fn return_url(text: &str) -> Result<Url, &'static str> {
     responses(
         (status = 201, description = "The consent page", body = ConnectGmailResponse, content_type = "application/json"),
         (status = 400, description = "Gmail.RedirectHostNotAllowed — the host of `returnUrl` is not on the organisation's list; Request.BodyInvalid — the detail names the member; Request.IdempotencyKeyInvalid", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 429, description = "Gmail.TooManyConsents — the organisation has as many open as it may; Request.RateLimited", body = ProblemDetails, content_type = "application/problem+json",
+            headers(("Retry-After" = u32, description = "Seconds to wait before asking again"))),
     ),
 )]
 pub(super) async fn connect(
@@ -196,7 +198,10 @@ async fn open_page(
         since: asked.since,
     };
     let expires_at = at + VALID;
-    consents::put(&app.store, &state, &pending, expires_at).await.map_err(|error| database_problem(&error))?;
+    let kept = consents::put(&app.store, &state, &pending, expires_at, at, google.open_consents).await;
+    if !kept.map_err(|error| database_problem(&error))? {
+        return Err(Code::TooManyConsents.into());
+    }
     let page = google.consents.page(&Ask {
         redirect_uri: &google.redirect_uri,
         state: &state,
