@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
+use hyper::header::HeaderName;
 use runtime::Shutdown;
 use runtime::health::{Admin, Health};
 use runtime::settings::PREFIX;
@@ -141,7 +142,7 @@ pub(crate) async fn run(
     let settings = settings::load(file, overrides).map_err(|failure| anyhow!("{failure}"))?;
     let health = Health::new();
     let admin = Admin::start(&settings.admin, health.clone(), metrics).await?;
-    let ended = serve(&settings, &health, &shutdown).await;
+    let ended = serve(&settings, &health, dev.simulator, &shutdown).await;
     if let Some(simulator) = simulator {
         simulator.shutdown().await;
     }
@@ -150,11 +151,17 @@ pub(crate) async fn run(
     ended
 }
 
-async fn serve(settings: &Settings, health: &Health, shutdown: &Shutdown) -> anyhow::Result<()> {
+async fn serve(settings: &Settings, health: &Health, simulated: bool, shutdown: &Shutdown) -> anyhow::Result<()> {
     if !service::registered(settings, |_| {}, shutdown).await? {
         return Ok(());
     }
     let mut services = Services::start(settings, health).await?;
+    if simulated {
+        println!(
+            "# To connect a mailbox of the simulated Gmail, with a key of an organisation whose --return-host is localhost:"
+        );
+        println!("# {}", connect_call(services.api, &settings.ingress.api_key_header, "…", "ap@acme.example"));
+    }
     let failed = tokio::select! {
         error = services.failed() => Some(error),
         () = shutdown.requested() => None,
@@ -164,6 +171,18 @@ async fn serve(settings: &Settings, health: &Health, shutdown: &Shutdown) -> any
         Some(error) => Err(error),
         None => stopped,
     }
+}
+
+/// Where the consents that are shown lead back to.
+pub(crate) const RETURN_HOST: &str = "localhost";
+
+/// The `curl` line that asks for the consent page of a mailbox; the browser comes back to the API's document.
+pub(crate) fn connect_call(api: SocketAddr, header: &HeaderName, key: &str, address: &str) -> String {
+    let back = format!("http://{RETURN_HOST}:{}/openapi.json", api.port());
+    format!(
+        "curl -X POST http://{api}/gmail-connections -H '{header}: {key}' -H 'content-type: application/json' \
+         -d '{{\"returnUrl\": \"{back}\", \"loginHint\": \"{address}\"}}'"
+    )
 }
 
 /// A fresh key for refresh tokens, as the setting wants it.

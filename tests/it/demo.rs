@@ -86,13 +86,13 @@ async fn real_mail_arrives_whole_however_odd() {
 }
 
 #[tokio::test]
-async fn it_stays_up_with_three_calls_that_work_until_it_is_told_to_stop() {
+async fn it_stays_up_with_calls_that_work_until_it_is_told_to_stop() {
     let place = Place::new("demo-stay");
     let mut child = demo(&place, &["--mailboxes", "1", "--messages", "10"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let printed = async {
         let mut calls = Vec::new();
-        while calls.len() < 3 {
+        while calls.len() < 5 {
             let line = lines.next_line().await.unwrap().expect("it stays up");
             if line.trim_start().starts_with("curl ") {
                 calls.push(line);
@@ -101,11 +101,17 @@ async fn it_stays_up_with_three_calls_that_work_until_it_is_told_to_stop() {
         calls
     };
     let calls = tokio::time::timeout(DEMO, printed).await.expect("the calls are printed");
-    let mut statuses = Vec::new();
+    let mut answers = Vec::new();
     for call in &calls {
-        statuses.push(made(call).await);
+        answers.push(made(call).await);
     }
-    assert_eq!(statuses, [StatusCode::OK, StatusCode::ACCEPTED, StatusCode::OK], "{calls:?}");
+    let statuses: Vec<u16> = answers.iter().map(|(status, _)| status.as_u16()).collect();
+    assert_eq!(statuses, [200, 202, 200, 200, 201], "{calls:?}");
+    // The page that the last one names connects the mailbox, and leads to where the browser is sent on.
+    let page: serde_json::Value = serde_json::from_str(&answers[4].1).unwrap();
+    let back = reqwest::get(page["consentUrl"].as_str().unwrap()).await.unwrap();
+    let query: Vec<(String, String)> = back.url().query_pairs().into_owned().collect();
+    assert_eq!((back.status(), query[0].1.as_str()), (StatusCode::OK, "connected"), "{}", back.url());
 
     // What was delivered and triggered is shown.
     let shown = async {
@@ -125,16 +131,24 @@ async fn it_stays_up_with_three_calls_that_work_until_it_is_told_to_stop() {
 }
 
 /// Makes the call that a printed `curl` line makes.
-async fn made(line: &str) -> StatusCode {
+async fn made(line: &str) -> (StatusCode, String) {
     let words: Vec<String> = line.split('\'').enumerate().flat_map(|(n, part)| quoted(n, part)).collect();
-    let after = |flag: &str| words.iter().position(|word| word == flag).and_then(|at| words.get(at + 1));
+    let all = |flag: &str| {
+        let at = words.iter().enumerate().filter(|(_, word)| *word == flag).map(|(at, _)| &words[at + 1]);
+        at.cloned().collect::<Vec<_>>()
+    };
+    let after = |flag: &str| all(flag).into_iter().next();
     let url = words.iter().find(|word| word.starts_with("http://")).unwrap();
     let method = after("-X").map_or(Method::GET, |method| method.parse().unwrap());
     let mut request = Client::new().request(method, url);
-    if let Some((name, value)) = after("-H").and_then(|header| header.split_once(": ")) {
+    for (name, value) in all("-H").iter().filter_map(|header| header.split_once(": ")) {
         request = request.header(name, value);
     }
-    request.send().await.unwrap().status()
+    if let Some(body) = after("-d") {
+        request = request.body(body);
+    }
+    let answer = request.send().await.unwrap();
+    (answer.status(), answer.text().await.unwrap())
 }
 
 /// The words of a shell's line, given its `n`th part between single quotes.

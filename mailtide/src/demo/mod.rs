@@ -159,6 +159,7 @@ async fn connect(
 ) -> anyhow::Result<(SecretString, Vec<Target>)> {
     let store = Store::connect(&settings.store)?;
     let organisation = store::organisations::create(&store, "Demo", now()).await?.organisation_id;
+    store::organisations::change_return_hosts(&store, organisation, &[dev::RETURN_HOST.to_owned()], &[]).await?;
     let scopes = [Scope::Read, Scope::Write];
     let (_, key) = store::keys::create(&store, organisation, "demo", &scopes, now()).await?;
     let mut targets = Vec::with_capacity(posts.len());

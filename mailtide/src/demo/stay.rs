@@ -7,8 +7,12 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::play::Target;
 use super::watch::Watch;
+use crate::dev::connect_call;
 use crate::local::Local;
 use crate::settings::Settings;
+
+/// A mailbox to connect.
+const NEWCOMER: &str = "newcomer@demo.example";
 
 /// What there is to look at.
 pub(super) struct Sights<'a> {
@@ -42,6 +46,14 @@ pub(super) async fn stay(sights: Sights<'_>, watch: &mut Watch, shutdown: &Shutd
     println!("  curl -X POST '{gmail}/control/mailboxes/{address}/deliver?n=3'");
     println!("  curl -i -X POST http://{api}/gmail-connections/{connection}/sync -H '{header}: {key}'");
     println!("  curl http://{api}{job} -H '{header}: {key}'\n");
+    println!(
+        "Connect another mailbox as its owner would: open the `consentUrl` that comes back in a browser. The simulated"
+    );
+    println!(
+        "Google says yes and sends it on to the `returnUrl`, here the API's document, and the first sync begins.\n"
+    );
+    println!("  curl -X POST {gmail}/control/mailboxes -d '{{\"email\": \"{NEWCOMER}\"}}'");
+    println!("  {}\n", connect_call(api, header, key, NEWCOMER));
     tokio::select! {
         () = shutdown.requested() => Ok(()),
         error = watch.failed() => Err(error),
