@@ -5,6 +5,7 @@ pub(crate) mod repair;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use domain::filter::Pattern;
 use domain::{ConnectionId, OrganisationId};
 use store::keys::Scope;
 
@@ -41,6 +42,8 @@ pub(crate) enum Command {
     Scheduler,
     /// Run the poller, which walks the mailboxes
     Poller,
+    /// Run the fetcher, which reads the messages that the poller finds
+    Fetcher,
     /// Run the projector, which keeps the jobs in Postgres
     Projector(Projector),
     /// Run a simulated Gmail
@@ -140,6 +143,8 @@ pub(crate) enum Organisations {
         #[command(flatten)]
         output: Output,
     },
+    /// Show what of an organisation's mail is fetched, or say so
+    Filter(Filter),
     /// Disallow them
     Disallow {
         /// The organisation
@@ -150,6 +155,42 @@ pub(crate) enum Organisations {
         #[command(flatten)]
         output: Output,
     },
+}
+
+/// What is given takes the place of the whole filter; with none of it the filter is shown.
+#[derive(Debug, Args)]
+pub(crate) struct Filter {
+    /// The organisation
+    pub(crate) organisation: OrganisationId,
+    /// Only messages with one of these labels, by Gmail's id; may be given more than once
+    #[arg(long = "label", value_name = "LABEL_ID", value_parser = label)]
+    pub(crate) labels: Vec<String>,
+    /// No messages with one of these labels
+    #[arg(long = "not-label", value_name = "LABEL_ID", value_parser = label)]
+    pub(crate) not_labels: Vec<String>,
+    /// Only from addresses like this, such as `*@vendor.example`
+    #[arg(long = "sender", value_name = "PATTERN", value_parser = Pattern::new)]
+    pub(crate) senders: Vec<Pattern>,
+    /// Not from addresses like this
+    #[arg(long = "not-sender", value_name = "PATTERN", value_parser = Pattern::new)]
+    pub(crate) not_senders: Vec<Pattern>,
+    /// Only messages with a file beside their text
+    #[arg(long)]
+    pub(crate) has_attachment: bool,
+    /// Only messages with a file of a media type like this, such as `application/pdf` or `image/*`
+    #[arg(long = "mime-type", value_name = "PATTERN", value_parser = Pattern::new)]
+    pub(crate) mime_types: Vec<Pattern>,
+    /// Fetch everything again
+    #[arg(long, conflicts_with_all = ["labels", "not_labels", "senders", "not_senders", "has_attachment", "mime_types"])]
+    pub(crate) clear: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// A label's id, as Gmail gives it.
+fn label(text: &str) -> Result<String, String> {
+    let is_id = !text.is_empty() && text.len() <= 100 && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_id { Ok(text.to_owned()) } else { Err("expected a label's id, such as INBOX or Label_7".to_owned()) }
 }
 
 /// A host as a browser spells it: in lower case and ASCII.

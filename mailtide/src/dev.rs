@@ -46,8 +46,8 @@ impl Services {
         let serve = ingress.serve(shutdown.clone());
         tasks.spawn(async { ("ingress", serve.await) });
         // Each registers its own check under this name when it begins; until then nobody may take it for ready.
-        let [for_projector, for_scheduler, for_poller] =
-            ["projector", "scheduler", "poller"].map(|name| health.readiness(name));
+        let [for_projector, for_scheduler, for_poller, for_fetcher] =
+            ["projector", "scheduler", "poller", "fetcher"].map(|name| health.readiness(name));
         let run = projector::run(settings.projector.clone(), health.clone(), shutdown.clone());
         tasks.spawn(async {
             let _starting = for_projector;
@@ -58,10 +58,15 @@ impl Services {
             let _starting = for_scheduler;
             ("scheduler", scheduler::run(scheduler, health_of, stop).await)
         });
-        let (settings, health, stop) = (settings.clone(), health.clone(), shutdown.clone());
+        let (all, of, own, stop) = (settings.clone(), health.clone(), store.clone(), shutdown.clone());
         tasks.spawn(async move {
             let _starting = for_poller;
-            ("poller", poller::run(&settings.poller, &settings.kafka, &settings.gmail, store, health, stop).await)
+            ("poller", poller::run(&all.poller, &all.kafka, &all.gmail, own, of, stop).await)
+        });
+        let (all, of, stop) = (settings.clone(), health.clone(), shutdown.clone());
+        tasks.spawn(async move {
+            let _starting = for_fetcher;
+            ("fetcher", fetcher::run(&all.fetcher, &all.kafka, &all.gmail, store, of, stop).await)
         });
         Ok(Self { api, tasks, shutdown })
     }

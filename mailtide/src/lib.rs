@@ -101,6 +101,7 @@ async fn run(cli: Cli, mut settings: Settings) -> anyhow::Result<Outcome> {
         Command::Ingress => service::run(service::Service::Ingress, settings, metrics, shutdown).await?,
         Command::Scheduler => service::run(service::Service::Scheduler, settings, metrics, shutdown).await?,
         Command::Poller => service::run(service::Service::Poller, settings, metrics, shutdown).await?,
+        Command::Fetcher => service::run(service::Service::Fetcher, settings, metrics, shutdown).await?,
         Command::Projector(projector) if projector.rebuild => {
             let rebuilt = projector::rebuild(settings.projector, shutdown).await?;
             println!("Derived the rows from {} records", rebuilt.records);
@@ -132,6 +133,7 @@ const fn is_service(command: &Command) -> bool {
         | Command::Ingress
         | Command::Scheduler
         | Command::Poller
+        | Command::Fetcher
         | Command::Projector(_)
         | Command::Simulator => true,
         Command::Demo(_)
@@ -160,6 +162,7 @@ const fn reads_records(command: &Command) -> bool {
         | Command::Ingress
         | Command::Scheduler
         | Command::Poller
+        | Command::Fetcher
         | Command::Simulator
         | Command::Topics(_)
         | Command::Organisations(_)

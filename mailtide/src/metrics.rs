@@ -8,8 +8,9 @@ pub(crate) const CATALOGUE: &[(&str, &[Metric])] = &[
     ("ingress", ingress::METRICS),
     ("scheduler", scheduler::METRICS),
     ("poller", poller::METRICS),
+    ("fetcher", fetcher::METRICS),
     ("projector", projector::METRICS),
-    ("Whoever calls Gmail (poller, ingress)", gmail::METRICS),
+    ("Whoever calls Gmail (poller, fetcher, ingress)", gmail::METRICS),
     ("Whoever speaks to Kafka", kafka::METRICS),
 ];
 

@@ -20,6 +20,8 @@ pub(crate) enum Service {
     Scheduler,
     /// Walks the mailboxes.
     Poller,
+    /// Reads the messages.
+    Fetcher,
     /// Keeps the jobs.
     Projector,
     /// The simulated Gmail.
@@ -51,6 +53,11 @@ pub(crate) async fn run(
             let Some(store) = wait_for(&settings, &begun, &shutdown).await? else { return Ok(()) };
             let poller = poller::run(&settings.poller, &settings.kafka, &settings.gmail, store, health, shutdown);
             running(Box::pin(poller), &begun).await
+        }
+        Service::Fetcher => {
+            let Some(store) = wait_for(&settings, &begun, &shutdown).await? else { return Ok(()) };
+            let fetcher = fetcher::run(&settings.fetcher, &settings.kafka, &settings.gmail, store, health, shutdown);
+            running(Box::pin(fetcher), &begun).await
         }
         Service::Projector => running(Box::pin(projector::run(settings.projector, health, shutdown)), &begun).await,
         Service::Simulator => running(Box::pin(simulator::run(settings.simulator, shutdown)), &begun).await,

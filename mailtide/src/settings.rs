@@ -29,6 +29,8 @@ pub(crate) struct Settings {
     pub(crate) scheduler: scheduler::Settings,
     /// The poller.
     pub(crate) poller: poller::Settings,
+    /// The fetcher.
+    pub(crate) fetcher: fetcher::Settings,
     /// The projector.
     pub(crate) projector: projector::Settings,
     /// The simulated Gmail.
@@ -94,6 +96,7 @@ fn read(mut source: Source) -> Result<Settings, Failure> {
     let ingress = ingress::Settings::read(&mut source);
     let scheduler = scheduler::Settings::read(&mut source);
     let poller = poller::Settings::read(&mut source);
+    let fetcher = fetcher::Settings::read(&mut source);
     let projector = projector::Settings::read(&mut source);
     let simulator = simulator::Settings::read(&mut source);
     let client = Client::read(&mut source);
@@ -108,6 +111,7 @@ fn read(mut source: Source) -> Result<Settings, Failure> {
         ingress,
         scheduler,
         poller,
+        fetcher,
         projector,
         simulator,
         client,

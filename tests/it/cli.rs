@@ -65,7 +65,9 @@ async fn wrong_use_ends_with_2_and_says_what_would_be_right() {
     }
     let help = run(&place, &["--help"]).await;
     assert_eq!(help.status.code(), Some(0));
-    for name in ["dev", "demo", "ingress", "scheduler", "poller", "projector", "simulator", "topics", "keys", "tail"] {
+    for name in
+        ["dev", "demo", "ingress", "scheduler", "poller", "fetcher", "projector", "simulator", "topics", "keys", "tail"]
+    {
         assert!(stdout(&help).contains(&format!("\n  {name} ")), "{name} is not in {}", stdout(&help));
     }
 }

@@ -72,7 +72,8 @@ fn port(address: &str) -> &str {
 #[tokio::test]
 async fn every_service_of_the_compose_file_is_one_of_the_binary_and_its_settings_are_taken() {
     let services = ours();
-    assert_eq!(services.keys().collect::<Vec<_>>(), ["ingress", "poller", "projector", "scheduler", "simulator"]);
+    let names = ["fetcher", "ingress", "poller", "projector", "scheduler", "simulator"];
+    assert_eq!(services.keys().collect::<Vec<_>>(), names);
     for (name, (service, environment)) in services {
         let program = env!("CARGO_BIN_EXE_mailtide-under-test");
         let command = service["command"][0].as_str().unwrap();

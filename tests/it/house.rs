@@ -241,6 +241,17 @@ impl House {
         })
     }
 
+    /// A fetcher; instances that live at the same time have different names.
+    pub(crate) fn fetcher(&self, instance: &str) -> Task {
+        let mut source = source(&self.settings);
+        let settings = fetcher::Settings::read(&mut source);
+        let gmail = gmail::Settings::read(&mut source);
+        let (kafka, store) = (self.kafka(instance), self.store.clone());
+        Task::spawn("fetcher", |health, shutdown| async move {
+            fetcher::run(&settings, &kafka, &gmail, store, health, shutdown).await
+        })
+    }
+
     /// The settings of an instance's Kafka clients.
     pub(crate) fn kafka(&self, instance: &str) -> kafka::Settings {
         let mut kafka = kafka::Settings::read(&mut source(&self.settings));

@@ -18,6 +18,8 @@ mod dead_letters;
 mod delegation;
 mod demo;
 mod docker;
+mod fetcher;
+mod fetcher_chaos;
 mod gmail;
 mod gmail_batch;
 mod ingress;

@@ -64,7 +64,7 @@ async fn what_services_export_is_what_the_page_lists() {
     let house = House::new("metrics").await;
     let mailbox = house.mailbox("one").await;
     mailbox.deliver(3);
-    let mut services: BTreeMap<&str, Service> = ["ingress", "scheduler", "poller", "projector"]
+    let mut services: BTreeMap<&str, Service> = ["ingress", "scheduler", "poller", "fetcher", "projector"]
         .into_iter()
         .map(|name| (name, house.process(name, name).set("MAILTIDE_KAFKA_LIBRDKAFKA_STATISTICS_INTERVAL_MS", "1000")))
         .collect();
@@ -99,6 +99,7 @@ async fn what_services_export_is_what_the_page_lists() {
                 "mailtide_kafka_broker_round_trip_seconds",
             ],
         ),
+        ("fetcher", &["mailtide_fetcher_messages_total", "mailtide_fetcher_records_held"]),
         ("projector", &["mailtide_projector_records_total", "mailtide_projector_batch_seconds"]),
     ]
     .into();

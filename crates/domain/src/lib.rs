@@ -5,7 +5,9 @@
 
 pub mod command;
 pub mod event;
+pub mod fetch;
 pub mod fetched;
+pub mod filter;
 pub mod id;
 pub mod job;
 pub mod mailbox;
@@ -14,7 +16,9 @@ pub mod time;
 
 pub use command::{CancelJob, Command, ForgetConnection, PollGmailConnection};
 pub use event::{ConnectionState, GmailConnectionStatusChanged, GmailJobStatusChanged, GmailMessageDiscovered, Origin};
+pub use fetch::{FetchPosition, FetchState};
 pub use fetched::{Address, Attachment, GmailMessageFetched};
+pub use filter::FetchFilter;
 pub use id::{ConnectionId, EventId, HistoryId, JobId, MessageId, OrganisationId, ThreadId, TokenVersion};
 pub use job::{JobState, Lane, Progress, Trigger};
 pub use time::{Duration, Timestamp, Window};

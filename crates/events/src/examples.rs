@@ -8,10 +8,10 @@ use domain::mailbox::record::{
 };
 use domain::mailbox::reply::Label;
 use domain::{
-    Address, Attachment, CancelJob, ConnectionId, ConnectionState, Duration, EventId, ForgetConnection,
-    GmailConnectionStatusChanged, GmailJobStatusChanged, GmailMessageDiscovered, GmailMessageFetched, HistoryId, JobId,
-    JobState, Lane, MessageId, OrganisationId, Origin, PollGmailConnection, Progress, Timestamp, TokenVersion, Trigger,
-    Window,
+    Address, Attachment, CancelJob, ConnectionId, ConnectionState, Duration, EventId, FetchPosition, FetchState,
+    ForgetConnection, GmailConnectionStatusChanged, GmailJobStatusChanged, GmailMessageDiscovered, GmailMessageFetched,
+    HistoryId, JobId, JobState, Lane, MessageId, OrganisationId, Origin, PollGmailConnection, Progress, Timestamp,
+    TokenVersion, Trigger, Window,
 };
 use uuid::Uuid;
 
@@ -45,6 +45,8 @@ pub fn frames(record: Record) -> Vec<(&'static str, Bytes)> {
         Record::MailboxState => vec![("busy", encode(&busy_mailbox())), ("new", encode(&new_mailbox()))],
         Record::MailboxChunk => vec![("withheld", encode(&chunk()))],
         Record::GmailMessageFetched => vec![("read", encode(&fetched())), ("gone", encode(&gone()))],
+        Record::FetchState => vec![("behind", encode(&behind())), ("ahead", encode(&ahead()))],
+        Record::FetchPosition => vec![("moved", encode(&FetchPosition { partitions: 64, position: 1_234_567 }))],
     }
 }
 
@@ -163,6 +165,23 @@ pub fn fetched() -> GmailMessageFetched {
 /// A message that was no longer there.
 pub fn gone() -> GmailMessageFetched {
     GmailMessageFetched::gone(&from_listing(), at(5_678))
+}
+
+/// A mailbox whose messages wait for somebody's consent.
+pub fn behind() -> FetchState {
+    let of = from_history();
+    FetchState {
+        connection_id: Some(of.connection_id),
+        organisation_id: Some(of.organisation_id),
+        from: 1_234,
+        behind: true,
+        revoked_version: Some(TokenVersion(3)),
+    }
+}
+
+/// Records under a key that is no connection's, done before others of their partition.
+pub fn ahead() -> FetchState {
+    FetchState { connection_id: None, organisation_id: None, from: 1_234_568, behind: false, revoked_version: None }
 }
 
 /// A job that ended without what it was asked for.

@@ -90,7 +90,9 @@ pub fn decode_command(frame: &[u8]) -> Result<Command, Error> {
         | Record::GmailConnectionStatusChanged
         | Record::MailboxState
         | Record::MailboxChunk
-        | Record::GmailMessageFetched) => Err(Error::OtherRecord { expected: "a command", found: found.name() }),
+        | Record::GmailMessageFetched
+        | Record::FetchState
+        | Record::FetchPosition) => Err(Error::OtherRecord { expected: "a command", found: found.name() }),
     }
 }
 

@@ -3,8 +3,8 @@
 use bytes::{Bytes, BytesMut};
 use domain::mailbox::record::{MailboxChunk, MailboxState};
 use domain::{
-    CancelJob, ForgetConnection, GmailConnectionStatusChanged, GmailJobStatusChanged, GmailMessageDiscovered,
-    GmailMessageFetched, JobId, OrganisationId, PollGmailConnection,
+    CancelJob, FetchPosition, FetchState, ForgetConnection, GmailConnectionStatusChanged, GmailJobStatusChanged,
+    GmailMessageDiscovered, GmailMessageFetched, JobId, OrganisationId, PollGmailConnection,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -33,11 +33,15 @@ pub enum Record {
     MailboxChunk,
     /// A message was read, or found to be gone.
     GmailMessageFetched,
+    /// How far a connection's messages are fetched.
+    FetchState,
+    /// How far a partition is fetched.
+    FetchPosition,
 }
 
 impl Record {
     /// All of them, in the order of their declaration.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::PollGmailConnection,
         Self::CancelJob,
         Self::ForgetConnection,
@@ -47,6 +51,8 @@ impl Record {
         Self::MailboxState,
         Self::MailboxChunk,
         Self::GmailMessageFetched,
+        Self::FetchState,
+        Self::FetchPosition,
     ];
 
     /// The record's name in its schema and in the manifest.
@@ -61,12 +67,14 @@ impl Record {
             Self::MailboxState => "MailboxState",
             Self::MailboxChunk => "MailboxChunk",
             Self::GmailMessageFetched => "GmailMessageFetched",
+            Self::FetchState => "FetchState",
+            Self::FetchPosition => "FetchPosition",
         }
     }
 
     /// Whether the pipeline alone reads it, and nobody else should.
     pub const fn is_private(self) -> bool {
-        matches!(self, Self::MailboxState | Self::MailboxChunk)
+        matches!(self, Self::MailboxState | Self::MailboxChunk | Self::FetchState | Self::FetchPosition)
     }
 
     /// The record with this name.
@@ -178,6 +186,19 @@ event!(MailboxChunk, "gmail.mailbox.chunk", {
 event!(GmailMessageFetched, "gmail.message.fetched", {
     fn event_id(&self, frame: &Bytes) -> Bytes {
         leading_uuid(frame)
+    }
+});
+
+event!(FetchState, "gmail.fetch.state", {
+    fn event_id(&self, _: &Bytes) -> Bytes {
+        let connection = self.connection_id.map_or_else(|| "none".to_owned(), |id| id.to_string());
+        format!("{connection}/{}", self.from).into()
+    }
+});
+
+event!(FetchPosition, "gmail.fetch.position", {
+    fn event_id(&self, _: &Bytes) -> Bytes {
+        self.position.to_string().into()
     }
 });
 

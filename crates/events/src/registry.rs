@@ -129,6 +129,8 @@ pub(crate) const FILES: &[(&str, &str)] = published![
     "GmailConnectionStatusChanged.v2",
     "MailboxState.v2",
     "GmailMessageFetched.v1",
+    "FetchState.v1",
+    "FetchPosition.v1",
 ];
 
 /// `schemas/manifest.json`.

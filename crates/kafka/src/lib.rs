@@ -18,6 +18,7 @@ mod native;
 pub mod producer;
 pub mod reader;
 mod record;
+pub mod scan;
 mod settings;
 pub mod snapshot;
 mod statistics;

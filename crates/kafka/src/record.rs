@@ -212,7 +212,7 @@ impl<'a> InputRecord<'a> {
         }
     }
     /// Copies the record, its topic's name being shared.
-    pub(crate) fn to_owned_in(self, topic: &Arc<str>) -> OwnedRecord {
+    pub fn to_owned_in(self, topic: &Arc<str>) -> OwnedRecord {
         OwnedRecord {
             topic: topic.clone(),
             partition: self.partition,

@@ -30,6 +30,8 @@ pub enum Topic {
     Discovered,
     /// What the messages are, by connection.
     Fetched,
+    /// How far the fetcher is, by connection; compacted.
+    FetchState,
     /// Jobs, by job.
     JobStatus,
     /// Connections, by connection; compacted.
@@ -42,11 +44,12 @@ pub enum Topic {
 
 impl Topic {
     /// Every topic.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Poll,
         Self::State,
         Self::Discovered,
         Self::Fetched,
+        Self::FetchState,
         Self::JobStatus,
         Self::ConnectionStatus,
         Self::DeadLetter,
@@ -54,8 +57,8 @@ impl Topic {
     ];
 
     /// The topics that a connection's key sends to the same partition in each: they must have as many partitions.
-    pub const CO_PARTITIONED: [Self; 5] =
-        [Self::Poll, Self::State, Self::Discovered, Self::Fetched, Self::ConnectionStatus];
+    pub const CO_PARTITIONED: [Self; 6] =
+        [Self::Poll, Self::State, Self::Discovered, Self::Fetched, Self::FetchState, Self::ConnectionStatus];
 
     /// The name without a prefix.
     pub const fn base_name(self) -> &'static str {
@@ -64,6 +67,7 @@ impl Topic {
             Self::State => "gmail.connection.state",
             Self::Discovered => "gmail.message.discovered",
             Self::Fetched => "gmail.message.fetched",
+            Self::FetchState => "gmail.fetch.state",
             Self::JobStatus => "gmail.job.status",
             Self::ConnectionStatus => "gmail.connection.status",
             Self::DeadLetter => "gmail.dead.letter",
@@ -88,7 +92,7 @@ impl Topic {
             Self::ConnectionStatus | Self::Journal => vec![("cleanup.policy", "compact".to_owned())],
             // Small segments that close soon and are cleaned early: restoring reads the whole partition, and all of
             // it that compaction has not reached is read for nothing.
-            Self::State => vec![
+            Self::State | Self::FetchState => vec![
                 ("cleanup.policy", "compact".to_owned()),
                 ("segment.bytes", (64 << 20).to_string()),
                 ("segment.ms", HOUR.to_string()),

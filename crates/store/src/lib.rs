@@ -12,6 +12,7 @@ mod at;
 pub mod connections;
 pub mod consents;
 mod error;
+pub mod fetching;
 pub mod idempotency;
 pub mod jobs;
 pub mod keys;

@@ -17,6 +17,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("V4__watch_and_quota", include_str!("../migrations/V4__watch_and_quota.sql")),
     ("V6__delegation", include_str!("../migrations/V6__delegation.sql")),
     ("V7__sealed", include_str!("../migrations/V7__sealed.sql")),
+    ("V8__fetch_filter", include_str!("../migrations/V8__fetch_filter.sql")),
 ];
 
 /// How long one migration may work, and how long a process waits for another's.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use domain::mailbox::reply::{Answer, Call, CallId};
 use domain::{ConnectionId, Lane, OrganisationId};
 use gmail::gate::Holding;
+use gmail::{Client, Gate, Mailbox};
 use kafka::lane::{Assignment, DoneSender};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
@@ -25,6 +26,24 @@ pub trait Mailboxes: Send + Sync + 'static {
     /// For one lane, to tell how many partitions it has: quotas go by them. None where there are no quotas.
     fn holding(&self) -> Option<Holding> {
         None
+    }
+}
+
+/// Gmail itself.
+pub(crate) struct Gmail {
+    pub(crate) client: Arc<Client>,
+    /// The one that the client's calls pass.
+    pub(crate) gate: Gate,
+}
+
+impl Mailboxes for Gmail {
+    async fn call(&self, organisation: OrganisationId, connection: ConnectionId, call: Call) -> Answer {
+        let mailbox = Mailbox { organisation_id: organisation, connection_id: connection };
+        self.client.call(mailbox, &call).await
+    }
+
+    fn holding(&self) -> Option<Holding> {
+        Some(self.gate.holding())
     }
 }
 

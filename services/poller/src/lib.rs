@@ -7,7 +7,6 @@ mod app;
 mod calls;
 #[cfg(feature = "faults")]
 pub mod faults;
-mod grants;
 mod key;
 mod metric;
 mod partition;
@@ -17,21 +16,20 @@ mod settings;
 mod slot;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use domain::mailbox::Rules;
 use gmail::{Client, Gate, Service};
-use kafka::lane::{self, Lane, LaneSettings};
+use grants::Grants;
+use kafka::lane::{self, Crew, LaneSettings};
 use kafka::topics::{self, Topic, Topics};
 use runtime::Shutdown;
-use runtime::health::{Check, Health};
+use runtime::health::Health;
 use store::Store;
 use tokio::runtime::Handle;
 
 pub use app::{Poller, Shared};
 pub use calls::{Done, Mailboxes};
-pub use grants::Grants;
 pub use metric::ALL as METRICS;
 pub use settings::Settings;
 
@@ -41,9 +39,6 @@ const TOPICS: [Topic; 6] =
 
 /// How old a watch may grow before it is renewed: it lasts 7 days, and Gmail's guide says to renew it daily.
 const WATCH_RENEWAL: domain::Duration = domain::Duration::from_days(1);
-
-/// How often a lane's state is looked at for the health checks.
-const WATCH_EVERY: Duration = Duration::from_millis(250);
 
 /// Polls the mailboxes of Gmail until the order to stop.
 ///
@@ -62,7 +57,7 @@ pub async fn run(
     let client = Arc::new(client.context("Setting up the Gmail client")?);
     let watch = gmail.watch_topic.is_some().then_some(WATCH_RENEWAL);
     let rules = Rules { watch, ..Rules::DEFAULT };
-    run_by(rules, settings, kafka, Arc::new(grants::Gmail { client, gate }), health, shutdown).await
+    run_by(rules, settings, kafka, Arc::new(calls::Gmail { client, gate }), health, shutdown).await
 }
 
 /// Polls mailboxes wherever they are until the order to stop.
@@ -113,73 +108,7 @@ async fn run_by<M: Mailboxes>(
             .with_context(|| format!("Starting lane {number} of the poller"))?;
         lanes.push(lane);
     }
-    let checks = LaneChecks::all(&lanes, &health, kafka.lane.max_poll_interval);
+    let crew = Crew::new(lanes, &health, kafka.lane.max_poll_interval);
     begun.pass();
-    watch(lanes, checks, &shutdown).await
-}
-
-/// What the health of the process hears of one lane.
-struct LaneChecks {
-    watch: lane::Watch,
-    ready: Check,
-    alive: Check,
-    stuck: Duration,
-}
-
-impl LaneChecks {
-    fn all(lanes: &[Lane], health: &Health, stuck: Duration) -> Vec<Self> {
-        let checks = lanes.iter().enumerate().map(|(number, lane)| {
-            let name = format!("poller-lane-{number}");
-            Self {
-                watch: lane.watch(),
-                ready: health.readiness(format!("{name}-restored")),
-                alive: health.liveness(name, stuck),
-                stuck,
-            }
-        });
-        checks.collect()
-    }
-
-    fn report(&self) {
-        let status = self.watch.status();
-        if status.is_ready() {
-            self.ready.pass();
-        } else {
-            self.ready.fail(match &status.last_failure {
-                Some(failure) => format!("{:?}: {failure}", status.phase),
-                None => format!("{:?}", status.phase),
-            });
-        }
-        // One that waits for Kafka does not turn, and a restart would not bring Kafka back.
-        let is_waiting = matches!(status.phase, lane::Phase::Starting | lane::Phase::Recovering);
-        if is_waiting || status.idle_for() < self.stuck {
-            self.alive.pass();
-        }
-    }
-}
-
-/// Watches the lanes until the order to stop, or until one gives up.
-async fn watch(mut lanes: Vec<Lane>, checks: Vec<LaneChecks>, shutdown: &Shutdown) -> anyhow::Result<()> {
-    let reports = tokio::spawn(async move {
-        let mut ticks = tokio::time::interval(WATCH_EVERY);
-        loop {
-            ticks.tick().await;
-            checks.iter().for_each(LaneChecks::report);
-        }
-    });
-    let result = {
-        let mut ends: Vec<_> = lanes.iter_mut().map(|lane| Box::pin(lane.ended())).collect();
-        tokio::select! {
-            () = shutdown.requested() => Ok(()),
-            (result, ..) = futures_util::future::select_all(&mut ends) => result.context("A lane of the poller gave up"),
-        }
-    };
-    reports.abort();
-    lanes.iter().for_each(Lane::stop);
-    for lane in &mut lanes {
-        if result.is_ok() {
-            lane.ended().await.context("Stopping a lane of the poller")?;
-        }
-    }
-    result
+    crew.run(&shutdown).await.context("Running the lanes of the poller")
 }

@@ -111,6 +111,8 @@ fn rewritten(frame: &[u8]) -> Vec<u8> {
         Record::MailboxState => encode(&decode::<MailboxState>(frame).unwrap()).into(),
         Record::MailboxChunk => encode(&decode::<MailboxChunk>(frame).unwrap()).into(),
         Record::GmailMessageFetched => encode(&decode::<domain::GmailMessageFetched>(frame).unwrap()).into(),
+        Record::FetchState => encode(&decode::<domain::FetchState>(frame).unwrap()).into(),
+        Record::FetchPosition => encode(&decode::<domain::FetchPosition>(frame).unwrap()).into(),
     }
 }
 

@@ -71,6 +71,14 @@ pub trait App: 'static {
         let _ = out;
     }
 
+    /// Which input offset to commit when every record before `next` was given to [`App::record`]: at most `next`, and
+    /// never less than before. An application that works on records for long commits the first that is not done, and has
+    /// to know those behind it again after a crash: it puts that out as state. Asked for in every turn of the loop.
+    fn commit_at(&self, assignment: Assignment, next: i64) -> i64 {
+        let _ = assignment;
+        next
+    }
+
     /// All that the partition had put out is durable, and so is `next`, the input offset to go on from.
     fn committed(&mut self, assignment: Assignment, next: i64) {
         let _ = (assignment, next);

@@ -12,6 +12,7 @@
 //!   committed.
 
 mod app;
+mod crew;
 mod done;
 mod error;
 mod member;
@@ -31,6 +32,7 @@ use std::thread;
 use tokio::sync::oneshot;
 
 pub use app::{App, Assignment, NoState, Refused, Restore, Restored};
+pub use crew::Crew;
 pub use done::{DoneSender, LaneGone, LaneHandle};
 pub use error::{Error, Failure};
 pub use outbox::Outbox;

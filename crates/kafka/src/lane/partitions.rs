@@ -25,8 +25,10 @@ pub(crate) enum Stage {
 /// A partition whose records are worked on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Open {
-    /// The next offset to read: what a transaction commits, also for a partition that has not moved.
+    /// The next offset to read.
     pub(crate) next: i64,
+    /// What a transaction commits, also for a partition that has not moved: `next`, unless the application says less.
+    pub(crate) target: i64,
     /// What is committed, or where reading began.
     pub(crate) committed: i64,
     /// Whether it is held back because the application does not want its records now.
@@ -70,7 +72,7 @@ impl Partitions {
 
     /// Lets a restored partition begin at `start`.
     pub(crate) fn open(&mut self, assignment: Assignment, start: i64) {
-        let open = Open { next: start, committed: start, is_paused: false, is_touched: false };
+        let open = Open { next: start, target: start, committed: start, is_paused: false, is_touched: false };
         self.owned.insert(assignment.partition, (assignment, Stage::Open(open)));
     }
 
@@ -106,16 +108,23 @@ impl Partitions {
         (self.owned.len() - open, open)
     }
 
-    /// Whether a record was read that no transaction has moved past.
-    pub(crate) fn have_moved(&self) -> bool {
-        self.owned.values().any(|(_, stage)| matches!(stage, Stage::Open(open) if open.next != open.committed))
+    /// Whether there is an offset to commit that no transaction has: `commit_at` gives each partition's.
+    pub(crate) fn have_moved(&self, commit_at: impl Fn(Assignment, i64) -> i64) -> bool {
+        self.owned.values().any(|(assignment, stage)| match stage {
+            Stage::Open(open) => commit_at(*assignment, open.next) != open.committed,
+            Stage::Restoring(_) => false,
+        })
     }
 
     /// The partitions that a transaction with these outputs touches, each with the offset it commits.
     ///
     /// All of them, whether they moved or not: sending their offsets is what fences a zombie and what makes the next
     /// owner's stable fetch wait for us.
-    pub(crate) fn touched(&mut self, outbox: &Outbox) -> Vec<(Assignment, Open)> {
+    pub(crate) fn touched(
+        &mut self,
+        outbox: &Outbox,
+        commit_at: impl Fn(Assignment, i64) -> i64,
+    ) -> Vec<(Assignment, Open)> {
         let mut last = None;
         for (assignment, _) in outbox.records() {
             if last != Some(*assignment) {
@@ -127,7 +136,8 @@ impl Partitions {
         }
         self.opened_mut()
             .filter_map(|(assignment, open)| {
-                let is_touched = std::mem::take(&mut open.is_touched) || open.next != open.committed;
+                open.target = commit_at(assignment, open.next);
+                let is_touched = std::mem::take(&mut open.is_touched) || open.target != open.committed;
                 is_touched.then_some((assignment, *open))
             })
             .collect()
@@ -151,6 +161,11 @@ mod tests {
         (partitions, a, b)
     }
 
+    /// What an application commits that says nothing else.
+    fn as_read(_: super::Assignment, next: i64) -> i64 {
+        next
+    }
+
     fn record() -> OutRecord {
         OutRecord::new(&Arc::from("topic"), "key", "value", Headers::new())
     }
@@ -160,18 +175,33 @@ mod tests {
         let (mut partitions, a, _) = two_open();
         let mut outbox = Outbox::default();
         outbox.push(a, record());
-        let touched = partitions.touched(&outbox);
-        assert_eq!(touched.iter().map(|(assignment, open)| (*assignment, open.next)).collect::<Vec<_>>(), [(a, 5)]);
-        assert!(partitions.touched(&Outbox::default()).is_empty(), "the mark does not outlive one transaction");
+        let touched = partitions.touched(&outbox, as_read);
+        assert_eq!(touched.iter().map(|(assignment, open)| (*assignment, open.target)).collect::<Vec<_>>(), [(a, 5)]);
+        assert!(
+            partitions.touched(&Outbox::default(), as_read).is_empty(),
+            "the mark does not outlive one transaction"
+        );
     }
 
     #[test]
     fn a_partition_that_moved_is_touched_though_it_has_no_outputs() {
         let (mut partitions, _, b) = two_open();
         partitions.open_mut(1).unwrap().1.next = 8;
-        assert!(partitions.have_moved());
-        let touched = partitions.touched(&Outbox::default());
-        assert_eq!(touched.iter().map(|(assignment, open)| (*assignment, open.next)).collect::<Vec<_>>(), [(b, 8)]);
+        assert!(partitions.have_moved(as_read));
+        let touched = partitions.touched(&Outbox::default(), as_read);
+        assert_eq!(touched.iter().map(|(assignment, open)| (*assignment, open.target)).collect::<Vec<_>>(), [(b, 8)]);
+    }
+
+    #[test]
+    fn an_application_may_hold_the_offset_back() {
+        let (mut partitions, a, b) = two_open();
+        partitions.open_mut(1).unwrap().1.next = 8;
+        assert!(!partitions.have_moved(|_, _| 5), "what was read is not done");
+        let mut outbox = Outbox::default();
+        outbox.push(a, record());
+        let touched = partitions.touched(&outbox, |assignment, next| if assignment == b { 7 } else { next });
+        let targets: Vec<_> = touched.iter().map(|(assignment, open)| (*assignment, open.target)).collect();
+        assert_eq!(targets, [(a, 5), (b, 7)]);
     }
 
     #[test]

@@ -332,7 +332,9 @@ impl<A: App> Running<A> {
     }
 
     fn has_pending(&self) -> bool {
-        !self.outbox.is_empty() || self.partitions.have_moved() || self.app.is_dirty()
+        !self.outbox.is_empty()
+            || self.partitions.have_moved(|assignment, next| self.app.commit_at(assignment, next))
+            || self.app.is_dirty()
     }
 
     /// Whether to publish now: something is pending, and nothing that could ride along is worth waiting for.
@@ -367,7 +369,8 @@ impl<A: App> Running<A> {
     fn publish(&mut self, meanwhile: Meanwhile) -> Result<(), Failure> {
         self.drop_stale();
         self.app.before_commit(&mut self.outbox);
-        let touched = self.partitions.touched(&self.outbox);
+        let Self { partitions, app, outbox, .. } = self;
+        let touched = partitions.touched(outbox, |assignment, next| app.commit_at(assignment, next));
         if touched.is_empty() {
             return Ok(());
         }
@@ -402,11 +405,11 @@ impl<A: App> Running<A> {
                 self.commits += 1;
                 self.pending_since = None;
                 self.aborting = None;
-                for (assignment, Open { next, .. }) in touched {
+                for (assignment, Open { target, .. }) in touched {
                     if let Some((_, open)) = self.partitions.open_mut(assignment.partition) {
-                        open.committed = next;
+                        open.committed = target;
                     }
-                    self.app.committed(assignment, next);
+                    self.app.committed(assignment, target);
                 }
                 Ok(())
             }
@@ -495,11 +498,11 @@ fn is_full(outbox: &Outbox, tuning: &Tuning) -> bool {
 fn offsets(input: &str, touched: &[(Assignment, Open)], faults: &Faults) -> TopicPartitionList {
     let mut list = TopicPartitionList::with_capacity(touched.len());
     for (assignment, open) in touched {
-        let has_moved = open.next != open.committed;
+        let has_moved = open.target != open.committed;
         let offset = match has_moved {
             false if faults.has(Fault::MovedOffsetsOnly) => continue,
             false if faults.has(Fault::InvalidOffsets) => Offset::Invalid,
-            _ => Offset::Offset(open.next),
+            _ => Offset::Offset(open.target),
         };
         list.add_partition_offset(input, assignment.partition, offset).expect("a number or the invalid offset");
     }

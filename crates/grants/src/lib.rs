@@ -1,14 +1,7 @@
-//! The mailboxes at Gmail: the client, with refresh tokens from the store.
+//! Refresh tokens for the Gmail client, from the store: what every service that reads mailboxes starts it with.
 
-use std::sync::Arc;
-
-use domain::mailbox::reply::{Answer, Call};
-use domain::{ConnectionId, OrganisationId};
-use gmail::gate::Holding;
-use gmail::{Account, Client, Credential, Gate, Grant, Mailbox, TokenSource, TokenSourceError};
+use gmail::{Account, Credential, Grant, Mailbox, TokenSource, TokenSourceError};
 use store::{Store, connections};
-
-use crate::calls::Mailboxes;
 
 /// Refresh tokens from Postgres. Asked once for each refresh of an access token, so that mailboxes whose access token
 /// still lives go on while Postgres is away.
@@ -52,23 +45,5 @@ impl TokenSource for Grants {
                 Err(error) => Err(TokenSourceError::Away { detail: error.to_string() }),
             }
         })
-    }
-}
-
-/// Gmail itself.
-pub(crate) struct Gmail {
-    pub(crate) client: Arc<Client>,
-    /// The one that the client's calls pass.
-    pub(crate) gate: Gate,
-}
-
-impl Mailboxes for Gmail {
-    async fn call(&self, organisation: OrganisationId, connection: ConnectionId, call: Call) -> Answer {
-        let mailbox = Mailbox { organisation_id: organisation, connection_id: connection };
-        self.client.call(mailbox, &call).await
-    }
-
-    fn holding(&self) -> Option<Holding> {
-        Some(self.gate.holding())
     }
 }
