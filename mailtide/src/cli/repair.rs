@@ -158,7 +158,7 @@ pub(crate) struct Chosen {
 #[derive(Debug, Args)]
 #[command(after_help = "Records are counted where a group is close to the end, and offsets further back, marks of \
                         transactions among them. The projector stands in Postgres, not in Kafka; it is listed where \
-                        Postgres is within reach. The scheduler exports the same as mailtide_consumer_lag.")]
+                        Postgres is within reach. The scheduler exports the groups as mailtide_consumer_lag.")]
 pub(crate) struct Lag {
     /// Only these groups, by their full names [default: every group that reads our topics]
     #[arg(long = "group", value_name = "GROUP")]
