@@ -1,60 +1,39 @@
-//! The consumers in `examples/`, in Rust and in Python: one row for each invoice, whatever is killed, in however many
-//! mailboxes it is, and however often it is told of.
+//! The consumers in `examples/`, in Rust and in Python, behind the whole pipeline: one row for each invoice, whatever is
+//! killed, in however many mailboxes it is, and however often it is told of.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 use std::time::Duration;
 
 use devstack::leash::{Leash, Process};
-use domain::{Attachment, ConnectionId, EventId, GmailMessageFetched, MessageId, Origin};
-use events::examples;
-use kafka::topics::Topic;
-use kafka::{Headers, OutRecord, Producer};
+use serde_json::json;
+use simulator::{Delivery, Mails};
 use tokio_postgres::NoTls;
-use uuid::Uuid;
 
-use crate::house::House;
+use crate::house::{House, Mailbox, gmail};
 use crate::support::clients::consumers_python;
-use crate::support::{Service, stack, wait_until};
+use crate::support::{Service, stack, wait_for, wait_until};
 
 /// A consumer that was killed is missed by its group after ten seconds only.
 const SLOW: Duration = Duration::from_secs(180);
 
-/// What is told of a supplier's mail with an invoice in one mailbox; without a key nobody can tell its copies.
-fn invoice(connection: ConnectionId, key: Option<&str>, number: usize) -> GmailMessageFetched {
-    let message = MessageId::new(&format!("{number}-{}", key.unwrap_or("none")));
-    let file = Attachment {
-        part_id: "1".into(),
-        filename: Some(format!("{number}.pdf")),
-        mime_type: "application/pdf".into(),
-        ..Attachment::default()
-    };
-    GmailMessageFetched {
-        event_id: EventId::of(connection, &message),
-        connection_id: connection,
-        message_id: message,
-        origin: Origin::Live,
-        subject: Some(format!("Invoice {number}")),
-        attachments: vec![file],
-        content_key: key.map(|key| format!("v1:{key}")),
-        ..examples::fetched()
-    }
+/// A supplier's mail with an invoice; without an id nobody can tell its copies.
+fn invoice(id: Option<&str>, number: usize) -> Vec<u8> {
+    let id = id.map(|id| format!("Message-ID: <{id}@supplier.example>\r\n")).unwrap_or_default();
+    format!(
+        "From: Billing <billing@supplier.example>\r\nTo: ap@acme.example\r\nSubject: Invoice {number}\r\n\
+         Date: Tue, 3 Feb 2026 04:05:06 +0000\r\n{id}MIME-Version: 1.0\r\n\
+         Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: text/plain\r\n\r\nPlease pay.\r\n\
+         --b\r\nContent-Type: application/pdf; name=\"{number}.pdf\"\r\n\
+         Content-Disposition: attachment; filename=\"{number}.pdf\"\r\nContent-Transfer-Encoding: base64\r\n\r\n\
+         JVBERi0=\r\n--b--\r\n"
+    )
+    .into_bytes()
 }
 
-/// Writes to `gmail.message.fetched` as the pipeline does.
-struct Fetched {
-    producer: Producer,
-    topic: Arc<str>,
-}
-
-impl Fetched {
-    async fn tell(&self, mail: &GmailMessageFetched) {
-        let (key, value) = (Some(mail.connection_id.to_string().into()), Some(events::encode(mail)));
-        let record = OutRecord { topic: self.topic.clone(), partition: None, key, value, headers: Headers::new() };
-        self.producer.send(&record).await.unwrap();
-    }
+fn deliver(mailbox: &Mailbox, mail: Vec<u8>) {
+    gmail().deliver(&mailbox.email, Mails::Raw(mail), &Delivery::default()).unwrap();
 }
 
 /// A consumer, to be killed and started again.
@@ -161,24 +140,18 @@ async fn python(house: &House, books: &Books) -> Consumer {
 async fn accounts_payable_pays_each_invoice_once_in_rust_and_in_python() {
     const OWN: usize = 40;
     let house = House::new("accounts-payable").await;
-    let _ingress = house.ingress().await;
-    let fetched = Fetched {
-        producer: Producer::new(&house.kafka("tests"), "tests").unwrap(),
-        topic: house.topics().name(Topic::Fetched).clone(),
-    };
-    let connections = [1, 2].map(|number| ConnectionId::from_uuid(Uuid::from_u128(number)));
-    let mut told = Vec::new();
-    for (at, connection) in connections.into_iter().enumerate() {
-        let own = (0..OWN).map(|number| invoice(connection, Some(&format!("own-{at}-{number}")), number));
-        told.extend(own);
-        told.push(invoice(connection, Some("shared"), 4711));
-        told.push(invoice(connection, None, 4712));
-        // Neither a mail with no file beside its text nor one that is gone is an invoice.
-        let no_file = GmailMessageFetched { attachments: Vec::new(), ..invoice(connection, Some("no-file"), 1) };
-        told.extend([no_file, GmailMessageFetched { connection_id: connection, ..examples::gone() }]);
-    }
-    for mail in &told {
-        fetched.tell(mail).await;
+    let _services = house.open().await;
+    let fetcher = house.fetcher("one");
+    fetcher.ready().await;
+    let mailboxes = [house.mailbox("one").await, house.mailbox("two").await];
+    for (at, mailbox) in mailboxes.iter().enumerate() {
+        for number in 0..OWN {
+            deliver(mailbox, invoice(Some(&format!("own-{at}-{number}")), number));
+        }
+        deliver(mailbox, invoice(Some("shared"), 4711));
+        deliver(mailbox, invoice(None, 4712));
+        deliver(mailbox, b"From: a@b.example\r\nSubject: Invoice without a file\r\n\r\nLook at our site.\r\n".to_vec());
+        house.sync(mailbox).await;
     }
     let [for_rust, for_python] = [Books::open(&house, "rust").await, Books::open(&house, "python").await];
     let mut consumers = [(rust(&house, &for_rust).await, &for_rust), (python(&house, &for_python).await, &for_python)];
@@ -192,10 +165,11 @@ async fn accounts_payable_pays_each_invoice_once_in_rust_and_in_python() {
         consumer.kill();
     }
     // More comes while nobody reads: the same five mails in both mailboxes.
-    for connection in connections {
+    for mailbox in &mailboxes {
         for number in 0..5 {
-            fetched.tell(&invoice(connection, Some(&format!("late-{number}")), 5000 + number)).await;
+            deliver(mailbox, invoice(Some(&format!("late-{number}")), 5000 + number));
         }
+        house.sync(mailbox).await;
     }
     let mails = i64::try_from(2 * (OWN + 2 + 5)).unwrap();
     for (consumer, books) in &mut consumers {
@@ -206,12 +180,20 @@ async fn accounts_payable_pays_each_invoice_once_in_rust_and_in_python() {
         })
         .await;
     }
-    // Told of once more, under the same ids: by a backfill, or a replay.
-    for mail in &told {
-        fetched.tell(&GmailMessageFetched { origin: Origin::Backfill, ..mail.clone() }).await;
-    }
-    let all = house.committed("gmail.message.fetched").await;
-    assert_eq!(all.len(), 2 * told.len() + 10);
+    // Told of once more, under the same ids.
+    let path = format!("/gmail-connections/{}/backfill", mailboxes[0].id);
+    let backfill = house.request(reqwest::Method::POST, &path).json(&json!({"since": "2020-01-01T00:00:00Z"}));
+    let job = backfill.send().await.unwrap().json::<serde_json::Value>().await.unwrap();
+    assert_eq!(house.ended(job["jobId"].as_str().unwrap()).await["state"], "succeeded");
+    let all = wait_for(SLOW, "all is fetched, and what the backfill named once more", || async {
+        let fetched = house.committed("gmail.message.fetched").await;
+        let again = fetched.iter().filter(|record| {
+            let fetched: domain::GmailMessageFetched = events::decode(record.value.as_deref().unwrap()).unwrap();
+            fetched.origin == domain::Origin::Backfill
+        });
+        (again.count() >= OWN + 3 + 5).then_some(fetched)
+    })
+    .await;
     for (consumer, books) in &mut consumers {
         let (group, topic) = (books.schema.clone(), house.place.topic("gmail.message.fetched"));
         let last: BTreeMap<i32, i64> = all.iter().map(|record| (record.partition, record.offset)).collect();

@@ -21,8 +21,13 @@ use crate::support::{LONG, Place, Service, apicurio, stack, wait_for, wait_until
 const READ: Duration = Duration::from_secs(180);
 
 /// What the topics that others may read carry, and the pipeline's own state.
-const TOPICS: [&str; 4] =
-    ["gmail.connection.poll", "gmail.message.discovered", "gmail.job.status", "gmail.connection.status"];
+const TOPICS: [&str; 5] = [
+    "gmail.connection.poll",
+    "gmail.message.discovered",
+    "gmail.message.fetched",
+    "gmail.job.status",
+    "gmail.connection.status",
+];
 const STATE: &str = "gmail.connection.state";
 
 /// An invoice as a supplier sends it, with names that have to be decoded.
@@ -45,7 +50,7 @@ impl Pipeline {
     async fn start(name: &str, changes: &[(&str, &str)]) -> Self {
         let house = House::with(name, changes).await;
         let mut services = Vec::new();
-        for service in ["ingress", "projector", "poller"] {
+        for service in ["ingress", "projector", "fetcher", "poller"] {
             let mut process = house.process(service, service);
             process.start().ready().await;
             if service == "ingress" {
@@ -82,6 +87,15 @@ impl Pipeline {
         assert!(deleted.status().is_success(), "{deleted:?}");
         kept.deliver(3);
         house.sync(&kept).await;
+        wait_until(READ, "every message that was announced and is there is fetched", || async {
+            let [announced, fetched] =
+                [house.committed("gmail.message.discovered").await, house.committed("gmail.message.fetched").await];
+            let of_kept = |records: &[crate::support::Record]| {
+                records.iter().filter(|record| record.key_text() == kept.id.to_string()).count()
+            };
+            of_kept(&announced) == of_kept(&fetched)
+        })
+        .await;
         // The deletion reaches its topic by a way of its own.
         wait_until(LONG, "all three kinds of command are there", || async {
             let commands = house.committed("gmail.connection.poll").await;
@@ -197,14 +211,25 @@ async fn stock_clients_read_every_topic_by_a_registry_of_others() {
     let registry = apicurio().await.url();
     let mut pipeline = Pipeline::start("contract-registry", &[("SCHEMA_REGISTRY_URL", &registry)]).await;
     pipeline.play().await;
+    let house = Arc::clone(&pipeline.house);
+    // Ingress knows both: the ids that this registry gave, and those of records from before it.
+    for published in events::Registry::built_in().all() {
+        let path = format!("/subjects/{}/versions/{}", published.subject, published.version);
+        let version = house.request(reqwest::Method::GET, &path).send().await.unwrap().json::<Value>().await.unwrap();
+        let theirs = version["id"].as_u64().unwrap();
+        assert!(theirs < 1_000_000 || published.record.is_private(), "{version}");
+        for id in [theirs, published.id.into()] {
+            let answer = house.request(reqwest::Method::GET, &format!("/schemas/ids/{id}")).send().await.unwrap();
+            assert_eq!(answer.json::<Value>().await.unwrap()["schema"], published.text, "{id}");
+        }
+    }
     pipeline.stop();
-    let house = &pipeline.house;
     for topic in TOPICS {
-        let ids = ids_in(house, topic).await;
+        let ids = ids_in(&house, topic).await;
         assert!(ids.iter().all(|id| *id < 1_000_000), "{topic} holds frames under ids of ours: {ids:?}");
     }
     // What is the poller's alone can be read with no registry.
-    let ids = ids_in(house, STATE).await;
+    let ids = ids_in(&house, STATE).await;
     assert!(ids.iter().all(|id| *id > 1_000_000), "the state holds frames under ids of others: {ids:?}");
     pipeline.compare(&registry, &TOPICS).await;
     let http = reqwest::Client::new();

@@ -5,6 +5,8 @@
 //! nothing then: rows are keyed by `eventId` and by `contentKey`, and what is there already stays as it is. So it needs no
 //! transaction over Kafka and Postgres, and a replay or a backfill of mail that it knows pays nothing twice.
 
+mod books;
+
 use std::env;
 
 use anyhow::{Context, bail};
@@ -14,6 +16,8 @@ use rdkafka::consumer::{CommitMode, Consumer, StreamConsumer};
 use rdkafka::message::Message;
 use runtime::settings::Source;
 use tokio_postgres::{Client, NoTls};
+
+pub use books::{Invoice, invoices};
 
 const TABLES: &str = include_str!("invoices.sql");
 

@@ -1,6 +1,7 @@
 //! The demo: the whole pipeline on this machine, with mail going through it, and a count at the end.
 
 mod mail;
+mod payable;
 mod play;
 mod report;
 mod screen;
@@ -28,6 +29,7 @@ use crate::Outcome;
 use crate::cli::Demo;
 use crate::command::now;
 use crate::demo::mail::Post;
+use crate::demo::payable::Payable;
 use crate::demo::play::{Play, Target};
 use crate::demo::report::Report;
 use crate::demo::screen::Screen;
@@ -127,6 +129,12 @@ impl Stage<'_> {
         screen.clear();
         let report = report?;
         report.print();
+        let mut payable = Payable::start(self.settings)?;
+        let mailboxes = play.deliver_to_all(payable::MAIL.as_bytes()).await?;
+        tokio::select! {
+            shown = payable.show(mailboxes) => shown?,
+            () = self.shutdown.requested() => return Ok(Outcome::Failed),
+        }
         if !self.demo.once {
             let (target, job) = play.example().context("the demo has a mailbox and a job")?;
             let Self { settings, local, api, gmail, .. } = *self;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use domain::{ConnectionId, JobId, MessageId};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use simulator::Control;
+use simulator::{Control, Delivery, Mails};
 
 use super::mail::{Post, ROUNDS};
 use super::report::{Report, Row};
@@ -80,6 +80,15 @@ impl Play {
             self.delivered += deliver(&mut target.post, &self.control)?;
         }
         Ok(())
+    }
+
+    /// Delivers one mail to every mailbox and triggers their syncs; how many mailboxes there are.
+    pub(super) async fn deliver_to_all(&mut self, mail: &[u8]) -> anyhow::Result<usize> {
+        for target in &self.targets {
+            self.control.deliver(&target.post.address, Mails::Raw(mail.to_vec()), &Delivery::default())?;
+        }
+        self.trigger_all().await?;
+        Ok(self.targets.len())
     }
 
     /// Triggers a sync of each of the mailboxes.
