@@ -20,9 +20,12 @@ use crate::transport::{self, Answered};
 use crate::verdict::{self, Refusal, Verdict};
 use crate::{Settings, Tariff, metric, query, wire};
 
+mod base64_json;
 mod batch;
+mod download;
 
 pub use batch::{Read, Reading};
+pub use download::{Asking, Download};
 
 /// Whose mailbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

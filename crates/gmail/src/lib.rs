@@ -3,6 +3,7 @@
 //! - [`Client::call`] carries out what the mailbox asks ([`domain::mailbox::reply::Call`]) and brings back its
 //!   answer. It never retries on its own but once after a 401: when to try again is the mailbox's decision.
 //! - [`Client::get_messages`] reads messages in batches, each with its own verdict.
+//! - [`Client::download`] reads one file of a message as it comes.
 //! - [`fetched`] is what is announced of a message that was read.
 //! - Every call passes the [`Gate`], which is told account, priority, price and deadline.
 //! - Errors are decided on Gmail's *reason*, never on the status alone ([`verdict`]).
@@ -27,7 +28,7 @@ mod transport;
 mod verdict;
 mod wire;
 
-pub use client::{Client, Error, Mailbox, Read, Reading};
+pub use client::{Asking, Client, Download, Error, Mailbox, Read, Reading};
 pub use content::fetched;
 pub use gate::{Gate, Service};
 pub use message::{Header, Message, Part, View};

@@ -19,6 +19,8 @@ pub enum View {
     /// Headers and the whole tree of parts: attachments have name, type, size and id; nothing of their contents.
     #[default]
     Full,
+    /// As [`View::Full`], and the contents of those parts that Gmail gives no attachment id for, in [`Part::data`].
+    Contents,
     /// Headers alone: all that a token of the scope `gmail.metadata` may read.
     Headers,
 }
@@ -29,16 +31,19 @@ impl View {
         const OWN: &str = "id,threadId,labelIds,historyId,internalDate,sizeEstimate,snippet";
         match self {
             Self::Headers => format!("format=metadata&fields={OWN},payload(mimeType,headers)&prettyPrint=false"),
-            Self::Full => {
-                const PART: &str = "partId,filename,mimeType,headers,body(size,attachmentId)";
-                let tree = (0..DEPTH).fold(String::new(), |below, _| match below.as_str() {
-                    "" => format!("parts({PART})"),
-                    below => format!("parts({PART},{below})"),
-                });
-                format!("format=full&fields={OWN},payload({PART},{tree})&prettyPrint=false")
-            }
+            Self::Full => full(OWN, "partId,filename,mimeType,headers,body(size,attachmentId)"),
+            Self::Contents => full(OWN, "partId,filename,mimeType,headers,body(size,attachmentId,data)"),
         }
     }
+}
+
+/// A query for these fields of the message and these of each part.
+fn full(own: &str, part: &str) -> String {
+    let tree = (0..DEPTH).fold(String::new(), |below, _| match below.as_str() {
+        "" => format!("parts({part})"),
+        below => format!("parts({part},{below})"),
+    });
+    format!("format=full&fields={own},payload({part},{tree})&prettyPrint=false")
 }
 
 /// A message. Prints without anything of the mail.
@@ -84,6 +89,8 @@ pub struct Part {
     pub size: i64,
     /// What its contents are read by, for a while: it changes from reading to reading.
     pub attachment_id: Option<String>,
+    /// Its contents in base64url, where the view asks for them and they have no attachment id.
+    pub data: Option<String>,
     /// The parts in it.
     pub parts: Vec<Part>,
 }
@@ -196,6 +203,7 @@ struct PartBody {
 struct Contents {
     size: Option<Number>,
     attachment_id: Option<String>,
+    data: Option<String>,
 }
 
 impl<'de> Deserialize<'de> for Part {
@@ -209,6 +217,7 @@ impl<'de> Deserialize<'de> for Part {
             headers: part.headers.0,
             size: contents.size.map_or(0, |Number(size)| size),
             attachment_id: contents.attachment_id.filter(|id| !id.is_empty()),
+            data: contents.data.filter(|data| !data.is_empty()),
             parts: part.parts.0,
         })
     }

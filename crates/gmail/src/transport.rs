@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
 use reqwest::redirect::Policy;
-use reqwest::{Client, RequestBuilder};
+use reqwest::{Client, RequestBuilder, Response};
 use url::{Host, Url};
 
 use crate::{Error, Settings};
@@ -51,13 +51,24 @@ pub(crate) fn client(settings: &Settings, url: &Url) -> Result<Client, Error> {
 /// Sends a request and reads its whole answer, unless it is larger than `limit` bytes unpacked. The caller bounds
 /// the time.
 pub(crate) async fn fetch(request: RequestBuilder, limit: u64) -> Result<Answered, Failure> {
-    let mut response = request.send().await.map_err(|error| {
+    let mut response = start(request).await?;
+    let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
+    let body = rest(response, limit).await?;
+    Ok(Answered { status, headers, body })
+}
+
+/// Sends a request and waits for the head of its answer.
+pub(crate) async fn start(request: RequestBuilder) -> Result<Response, Failure> {
+    request.send().await.map_err(|error| {
         let words = words(&error);
         if error.is_connect() { Failure::Connect(words) } else { Failure::BrokeOff(words) }
-    })?;
-    let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
+    })
+}
+
+/// Reads the body of an answer, unless it is larger than `limit` bytes unpacked.
+pub(crate) async fn rest(mut response: Response, limit: u64) -> Result<Bytes, Failure> {
     let mut body = BytesMut::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| Failure::BrokeOff(words(&error)))? {
+    while let Some(chunk) = response.chunk().await.map_err(|error| broke_off(&error))? {
         if (body.len() + chunk.len()) as u64 > limit {
             return Err(Failure::TooLarge { limit });
         }
@@ -71,7 +82,12 @@ pub(crate) async fn fetch(request: RequestBuilder, limit: u64) -> Result<Answere
             body.extend_from_slice(&chunk);
         }
     }
-    Ok(Answered { status, headers, body: body.freeze() })
+    Ok(body.freeze())
+}
+
+/// What an answer that came in part is told of.
+pub(crate) fn broke_off(error: &reqwest::Error) -> Failure {
+    Failure::BrokeOff(words(error))
 }
 
 fn is_loopback(url: &Url) -> bool {

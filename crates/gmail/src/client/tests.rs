@@ -1,6 +1,7 @@
 //! The client against a server that answers as it is told.
 
 mod batch;
+mod download;
 mod fake;
 
 use std::time::Duration;
