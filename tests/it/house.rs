@@ -252,6 +252,11 @@ impl House {
         })
     }
 
+    /// The settings of clients of Gmail's.
+    pub(crate) fn gmail(&self) -> gmail::Settings {
+        gmail::Settings::read(&mut source(&self.settings))
+    }
+
     /// The settings of an instance's Kafka clients.
     pub(crate) fn kafka(&self, instance: &str) -> kafka::Settings {
         let mut kafka = kafka::Settings::read(&mut source(&self.settings));

@@ -11,8 +11,10 @@ mod house;
 mod support;
 
 mod accounts_payable;
+mod attachments;
 mod chaos;
 mod cli;
+mod content;
 mod contract;
 mod dead_letters;
 mod delegation;

@@ -184,7 +184,7 @@ async fn records_carry_cloud_events_headers_and_the_callers_trace() {
 }
 
 /// Odd mail: see the file.
-const ODD: &[u8] = include_bytes!("../data/odd.mbox");
+pub(crate) const ODD: &[u8] = include_bytes!("../data/odd.mbox");
 
 /// The mails of an mbox are delivered as new, part before the first sync and the rest while syncs run; each is
 /// announced once, however odd it is.
@@ -221,7 +221,7 @@ async fn i1_once_however_odd_the_mail_is() {
 
 /// The public mailing lists' mail that lies beside the project on the machines where it is built, or the file that
 /// `MAILTIDE_TEST_MBOX` names; elsewhere mail made from the odd file stands in, as many and as odd.
-fn lists() -> Vec<Vec<u8>> {
+pub(crate) fn lists() -> Vec<Vec<u8>> {
     let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/mail/lists.mbox");
     let path = std::env::var_os("MAILTIDE_TEST_MBOX").map_or_else(|| PathBuf::from(beside), PathBuf::from);
     match std::fs::read(&path) {

@@ -1,6 +1,7 @@
 //! A message as `users.messages.get` gives it: its headers and the tree of its parts, without what they hold.
 
 use std::fmt;
+use std::sync::LazyLock;
 
 use domain::mailbox::reply::{CallError, Label};
 use domain::{HistoryId, MessageId, ThreadId, Timestamp};
@@ -26,13 +27,19 @@ pub enum View {
 }
 
 impl View {
-    /// `format` and `fields`.
-    pub(crate) fn query(self) -> String {
+    /// `format` and `fields`. Written once each: they are long, and asked for with every message.
+    pub(crate) fn query(self) -> &'static str {
         const OWN: &str = "id,threadId,labelIds,historyId,internalDate,sizeEstimate,snippet";
+        static HEADERS: LazyLock<String> =
+            LazyLock::new(|| format!("format=metadata&fields={OWN},payload(mimeType,headers)&prettyPrint=false"));
+        static FULL: LazyLock<String> =
+            LazyLock::new(|| full(OWN, "partId,filename,mimeType,headers,body(size,attachmentId)"));
+        static CONTENTS: LazyLock<String> =
+            LazyLock::new(|| full(OWN, "partId,filename,mimeType,headers,body(size,attachmentId,data)"));
         match self {
-            Self::Headers => format!("format=metadata&fields={OWN},payload(mimeType,headers)&prettyPrint=false"),
-            Self::Full => full(OWN, "partId,filename,mimeType,headers,body(size,attachmentId)"),
-            Self::Contents => full(OWN, "partId,filename,mimeType,headers,body(size,attachmentId,data)"),
+            Self::Headers => &HEADERS,
+            Self::Full => &FULL,
+            Self::Contents => &CONTENTS,
         }
     }
 }

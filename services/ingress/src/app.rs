@@ -213,7 +213,7 @@ impl App {
     }
 
     /// The token version of the organisation's living connection.
-    async fn connection(
+    pub(crate) async fn connection(
         &self,
         organisation: OrganisationId,
         connection: ConnectionId,

@@ -11,8 +11,8 @@ use anyhow::Context;
 use domain::mailbox::Rules;
 use domain::{ConnectionId, Duration as Span, ForgetConnection, JobId, PollGmailConnection, Trigger, Window};
 use events::TraceParent;
+use gmail::Gate;
 use gmail::consent::{ConsentError, Consents, Verifier};
-use gmail::{Gate, Service};
 use secrecy::SecretString;
 use store::connections::{self, Connected, Consent, FirstSync, Leaving};
 use store::consents::Pending;
@@ -64,9 +64,8 @@ pub(crate) enum Outcome {
 }
 
 impl Google {
-    /// For an API that listens at `address`.
-    pub(crate) fn new(settings: &Settings, address: SocketAddr) -> anyhow::Result<Self> {
-        let gate = Gate::new(&settings.gmail, Service::Ingress);
+    /// For an API that listens at `address`, whose calls pass `gate`.
+    pub(crate) fn new(settings: &Settings, address: SocketAddr, gate: Gate) -> anyhow::Result<Self> {
         let consents = Consents::new(&settings.gmail, gate).context("setting up the client for consents")?;
         let mut base = match &settings.public_url {
             Some(url) => url.clone(),

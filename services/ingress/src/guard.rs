@@ -24,12 +24,20 @@ pub(crate) struct Guarded {
     slots: Arc<Semaphore>,
     in_flight: usize,
     timeout: Duration,
+    /// The same for an attachment, which may have to wait for its quota.
+    patience: Duration,
 }
 
 impl Guarded {
     /// At most `in_flight` requests at once, each for at most `timeout`.
     pub(crate) fn new(router: Router, in_flight: usize, timeout: Duration) -> Self {
-        Self { router, slots: Arc::new(Semaphore::new(in_flight)), in_flight, timeout }
+        Self { router, slots: Arc::new(Semaphore::new(in_flight)), in_flight, timeout, patience: timeout }
+    }
+
+    /// At most `patience` until an attachment begins.
+    pub(crate) const fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// Answers one request.
@@ -44,7 +52,8 @@ impl Guarded {
             Ok(_slot) => {
                 metrics::in_flight(self.in_flight - self.slots.available_permits());
                 let answered = AssertUnwindSafe(self.router.clone().oneshot(request.map(Body::new))).catch_unwind();
-                match tokio::time::timeout(self.timeout, answered).await {
+                let timeout = if metrics::is_attachment(uri.path()) { self.patience } else { self.timeout };
+                match tokio::time::timeout(timeout, answered).await {
                     Ok(Ok(Ok(response))) => response,
                     Ok(Ok(Err(never))) => match never {},
                     Ok(Err(_)) => {

@@ -1,13 +1,16 @@
 //! The REST surface: takes requests for syncs and Gmail's pushes, tells how jobs fare, and describes itself.
 //!
 //! It writes commands to `gmail.connection.poll` and rows of jobs just accepted to Postgres, and reads API keys,
-//! connections and jobs from there. It talks to Google for consents alone, never reads mail, and never waits for a job.
+//! connections and jobs from there. It talks to Google for consents and for attachments that somebody asks for, which it
+//! passes on as they come, and never waits for a job.
 
 mod api;
 mod app;
 mod body;
 mod claims;
 mod consent;
+mod downloads;
+mod filename;
 mod guard;
 mod idempotency;
 mod known;
@@ -30,6 +33,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use gmail::{Gate, Service};
 use kafka::Producer;
 use kafka::topics::{self, Topic, Topics};
 use runtime::Shutdown;
@@ -43,6 +47,7 @@ pub use settings::Settings;
 
 use crate::app::App;
 use crate::consent::Google;
+use crate::downloads::Downloads;
 use crate::guard::Guarded;
 use crate::outage::Outage;
 use crate::push::Pushes;
@@ -94,11 +99,16 @@ impl Ingress {
         let listener = TcpListener::bind(settings.listen)
             .await
             .with_context(|| format!("binding the API to {}; choose another by ingress.listen", settings.listen))?;
-        let google = Arc::new(Google::new(settings, listener.local_addr()?)?);
-        let router = api::router(Arc::clone(&app), Arc::clone(&google), &settings.api_key_header, pushes);
+        // One for all calls: the share of the quota is the service's.
+        let gate = Gate::new(&settings.gmail, Service::Ingress);
+        let google = Arc::new(Google::new(settings, listener.local_addr()?, gate.clone())?);
+        let downloads = Arc::new(Downloads::new(settings, store.clone(), gate)?);
+        let header = &settings.api_key_header;
+        let router = api::router(Arc::clone(&app), Arc::clone(&google), downloads, header, pushes);
         Ok(Self {
             listener,
-            guarded: Guarded::new(router, settings.max_in_flight, settings.request_timeout),
+            guarded: Guarded::new(router, settings.max_in_flight, settings.request_timeout)
+                .with_patience(settings.download_patience),
             limits: Limits {
                 connections: settings.max_connections,
                 header_timeout: settings.header_timeout,

@@ -58,6 +58,7 @@ pub(crate) const ROUTES: &[&str] = &[
     "/gmail-connections/oauth-callback",
     "/gmail-connections/{id}",
     "/gmail-connections/{id}/backfill",
+    ATTACHMENT,
     "/jobs/{jobId}/cancel",
     "/docs",
     "/docs/style.css",
@@ -76,6 +77,9 @@ pub(crate) const ROUTES: &[&str] = &[
     "/config",
     "/config/{subject}",
 ];
+
+/// The route of attachments.
+const ATTACHMENT: &str = "/gmail-connections/{id}/messages/{messageId}/attachments/{partId}";
 
 /// What matches none.
 const UNMATCHED: &str = "unmatched";
@@ -105,6 +109,11 @@ fn route_of(path: &str) -> usize {
 #[cfg(test)]
 pub(crate) fn is_known(path: &str) -> bool {
     route_of(path) < ROUTES.len()
+}
+
+/// Whether a path is an attachment's.
+pub(crate) fn is_attachment(path: &str) -> bool {
+    is_of(ATTACHMENT, path)
 }
 
 /// Whether a path is of a route: part by part the same, where the route names no parameter.

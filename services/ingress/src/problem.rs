@@ -81,6 +81,24 @@ codes! {
     ConnectionNotFound = NOT_FOUND, "Gmail.ConnectionNotFound",
         "The Gmail connection does not exist.",
         "Check its id, and that the API key is of the organisation that connected it.";
+    MessageNotFound = NOT_FOUND, "Gmail.MessageNotFound",
+        "The mailbox has no such message, or has it no more.",
+        "Check the id; nothing brings back what was deleted at Gmail.";
+    AttachmentNotFound = NOT_FOUND, "Gmail.AttachmentNotFound",
+        "The message has no such attachment.",
+        "Use a `partId` of the message's event.";
+    ReauthRequired = CONFLICT, "Gmail.ReauthRequired",
+        "The mailbox's owner has revoked the consent, or it has expired.",
+        "Connect the mailbox again with POST /gmail-connections.";
+    GmailRefused = CONFLICT, "Gmail.Refused",
+        "Gmail refuses the call for good.",
+        "The detail says why; ask the mailbox's owner or the operator.";
+    GmailThrottled = SERVICE_UNAVAILABLE after 10, "Gmail.Throttled",
+        "Gmail, or the budget of its quota, takes no more calls for this mailbox just now.",
+        "Ask again after the seconds of Retry-After; the operator can give more by gmail.quota.ingress.";
+    GmailUnavailable = SERVICE_UNAVAILABLE after 5, "Gmail.Unavailable",
+        "Gmail does not answer, or not as it should.",
+        "Ask again after the seconds of Retry-After.";
     TooManyStreams = TOO_MANY_REQUESTS after 5, "Job.TooManyStreams",
         "The API key follows as many jobs at once as it may.",
         "Close a stream, or ask for the jobs one by one.";

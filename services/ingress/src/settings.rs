@@ -48,6 +48,12 @@ pub struct Settings {
     pub stream_heartbeat: Duration,
     /// How long a stream goes on; its client connects again.
     pub stream_age: Duration,
+    /// Attachments read from Gmail at once; more are answered 503.
+    pub downloads: usize,
+    /// How long an attachment may take to begin, waiting for its quota included.
+    pub download_patience: Duration,
+    /// How long an attachment may take from its first byte to its last.
+    pub download_age: Duration,
     /// Connections open at once; more wait in the kernel's queue.
     pub max_connections: usize,
     /// Requests worked on at once; more are answered 503.
@@ -151,6 +157,21 @@ impl Settings {
                 Duration::from_secs(900),
                 "How long a stream of events goes on before its client has to connect again",
             ),
+            downloads: source.read(
+                "ingress.downloads",
+                32,
+                "Attachments that are read from Gmail at once; more are answered 503",
+            ),
+            download_patience: source.duration(
+                "ingress.download_patience",
+                Duration::from_secs(20),
+                "How long an attachment may take to begin, the wait for its quota included, before it is answered 503",
+            ),
+            download_age: source.duration(
+                "ingress.download_age",
+                Duration::from_secs(300),
+                "How long an attachment may take, from its first byte to its last, before it is cut off",
+            ),
             max_connections: source.read(
                 "ingress.max_connections",
                 8192,
@@ -203,9 +224,12 @@ impl Settings {
                 source.error(key, "must be at least 10ms");
             }
         }
-        for (key, value) in
-            [("ingress.job_deadline", self.job_deadline), ("ingress.backfill_deadline", self.backfill_deadline)]
-        {
+        for (key, value) in [
+            ("ingress.job_deadline", self.job_deadline),
+            ("ingress.backfill_deadline", self.backfill_deadline),
+            ("ingress.download_patience", self.download_patience),
+            ("ingress.download_age", self.download_age),
+        ] {
             if value < Duration::from_secs(1) {
                 source.error(key, "must be at least 1s");
             }
@@ -229,6 +253,7 @@ impl Settings {
             ("ingress.max_in_flight", self.max_in_flight),
             ("ingress.streams", self.streams),
             ("ingress.streams_per_key", self.streams_per_key),
+            ("ingress.downloads", self.downloads),
         ] {
             if !(1..=1_000_000).contains(&value) {
                 source.error(key, "must be from 1 to 1000000");

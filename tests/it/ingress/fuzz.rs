@@ -1,6 +1,7 @@
 //! The API is held to its own document by schemathesis: every call, by itself and after others, with what the document
 //! allows and with what it does not. Rules and reasons are in `tests/clients/schemathesis`.
 
+use std::collections::BTreeMap;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,12 +9,14 @@ use std::time::Duration;
 use reqwest::Method;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
+use simulator::{Delivery, Mails};
 use store::keys::{self, Scope};
 use store::organisations;
 use tokio::process::Command;
 
 use super::api::{KEY, tenant};
-use crate::house::{House, now};
+use crate::attachments::mail;
+use crate::house::{House, gmail, now};
 use crate::support::clients::{python, sources};
 
 /// Mailboxes of the organisation: those that are tried, and those that are left when some were deleted.
@@ -21,6 +24,9 @@ const MAILBOXES: usize = 120;
 
 /// Jobs that are there before it begins.
 const JOBS: usize = 4;
+
+/// Messages with a file, each in a mailbox of its own.
+const MESSAGES: usize = 6;
 
 /// Far longer than it takes, on a slow and busy machine.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -31,6 +37,8 @@ async fn the_api_keeps_to_its_document_whatever_it_is_asked() {
         ("MAILTIDE_INGRESS_STREAM_AGE", "500ms"),
         ("MAILTIDE_INGRESS_REQUEST_TIMEOUT", "5s"),
         ("MAILTIDE_LOG_FILTER", "info,ingress=trace,store=debug"),
+        // Attachments are read as fast as Gmail lets them be.
+        ("MAILTIDE_GMAIL_QUOTA_USER_MINUTE", "10000000"),
     ];
     let house = House::with("fuzz", &changes).await;
     let mut ingress = house.process("ingress", "ingress");
@@ -44,7 +52,18 @@ async fn the_api_keeps_to_its_document_whatever_it_is_asked() {
     house.api_is_at(base.strip_prefix("http://").unwrap());
     let config = house.place.folder().join("schemathesis.toml");
     let committed = std::fs::read_to_string(sources("schemathesis").join("schemathesis.toml")).unwrap();
-    std::fs::write(&config, committed + &dictionaries(&house).await).unwrap();
+    // Mailboxes of their own, which are not tried otherwise.
+    let mut messages = BTreeMap::new();
+    for number in 0..MESSAGES {
+        let mailbox = house.mailbox(&format!("file{number}")).await;
+        let mail = Mails::Raw(mail(&[("Content-Type: application/pdf; name=a.pdf", b"%PDF")]));
+        let sent = gmail().deliver(&mailbox.email, mail, &Delivery::default()).unwrap().remove(0);
+        messages.insert(sent.id, mailbox.id.to_string());
+    }
+    let named: Vec<&String> = messages.keys().collect();
+    let files =
+        format!("\n[dictionaries.messages]\nvalues = {}\n\n[dictionaries.parts]\nvalues = [\"1\"]\n", json!(named));
+    std::fs::write(&config, committed + &files + &dictionaries(&house).await).unwrap();
 
     let stranger = tenant(&house.store).await;
     let mut keys = vec![("both", house.api_key().to_owned()), ("stranger", stranger.key)];
@@ -69,7 +88,7 @@ async fn the_api_keeps_to_its_document_whatever_it_is_asked() {
         command.args(["--phases", phases, "--max-examples", examples]);
         // What it leaves behind goes with the place.
         command.current_dir(house.place.folder()).env("PYTHONPATH", sources("schemathesis"));
-        command.env("PYTHONDONTWRITEBYTECODE", "1");
+        command.env("PYTHONDONTWRITEBYTECODE", "1").env("MAILTIDE_MESSAGES", json!(messages).to_string());
         command.env("MAILTIDE_KEYS", &file).env("MAILTIDE_KEY", key).stdin(Stdio::null()).kill_on_drop(true);
         let tried = tokio::time::timeout(LIMIT, command.output()).await.expect("it comes to an end").unwrap();
         let said = String::from_utf8_lossy(&tried.stdout);

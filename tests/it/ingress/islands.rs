@@ -12,13 +12,14 @@ use super::api::{Api, now, sync_path, tenant};
 use crate::support::{Counts, Place, Tally, committed};
 
 /// Every call that names something, with `ID` in its place, and whether it names a job.
-const CALLS: [(&str, &str, bool); 10] = [
+const CALLS: [(&str, &str, bool); 11] = [
     ("POST", "/gmail-connections/ID/sync", false),
     ("POST", "/gmail-connections/ID/backfill", false),
     ("GET", "/gmail-connections/ID", false),
     ("PATCH", "/gmail-connections/ID", false),
     ("DELETE", "/gmail-connections/ID", false),
     ("GET", "/gmail-connections/ID/jobs", false),
+    ("GET", "/gmail-connections/ID/messages/18d1c0ffee001234/attachments/1", false),
     ("GET", "/jobs/ID", true),
     ("POST", "/jobs/ID/cancel", true),
     ("GET", "/jobs/ID/events", true),

@@ -88,6 +88,11 @@ impl Service {
         line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
     }
 
+    /// Its process id.
+    pub(crate) fn id(&mut self) -> i32 {
+        self.running().id()
+    }
+
     /// Whether it runs.
     pub(crate) fn is_running(&mut self) -> bool {
         self.process.as_mut().is_some_and(|process| process.ended().unwrap().is_none())

@@ -140,7 +140,7 @@ impl Inner {
         let id = id.to_string();
         let with_view = async |access: &mut Arc<Access>, view: View| {
             let mut url = self.resource(&["messages", &id]);
-            url.set_query(Some(&view.query()));
+            url.set_query(Some(view.query()));
             let response = self.get(mailbox, access, Method::MessagesGet, url, asking).await?;
             let body = transport::rest(response, self.max_body).await.map_err(|failure| match failure {
                 Failure::TooLarge { .. } => CallError::Broken { detail: failure.to_string() },

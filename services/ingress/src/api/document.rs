@@ -49,6 +49,20 @@ impl PartialSchema for SyncStartedResponse {
 
 impl ToSchema for SyncStartedResponse {}
 
+/// What is in a file: bytes of any type, which no schema describes.
+pub(super) struct File;
+
+impl PartialSchema for File {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(SchemaType::AnyValue)
+            .description(Some("Bytes, of the type that the header says"))
+            .into()
+    }
+}
+
+impl ToSchema for File {}
+
 #[derive(OpenApi)]
 #[openapi(
     info(
@@ -60,7 +74,7 @@ impl ToSchema for SyncStartedResponse {}
         super::consent::connect, super::consent::callback,
         super::connections::list, super::connections::read, super::connections::change, super::connections::delete,
         super::sync::sync, super::backfill::backfill, super::list::of_connection,
-        super::list::all, super::jobs::job, super::cancel::cancel, super::stream::events,
+        super::attachments::read, super::list::all, super::jobs::job, super::cancel::cancel, super::stream::events,
         openapi,
     ),
     tags((name = "Gmail", description = "Connected mailboxes"), (name = "Jobs", description = "What was asked for, and how far it is")),

@@ -1,5 +1,6 @@
 //! The calls of the REST surface, and what becomes of requests that match none.
 
+mod attachments;
 mod backfill;
 mod cancel;
 mod codes;
@@ -27,6 +28,7 @@ use uuid::Uuid;
 
 use crate::app::App;
 use crate::consent::Google;
+use crate::downloads::Downloads;
 use crate::problem::Code;
 use crate::push::Pushes;
 use crate::reference::Reference;
@@ -36,6 +38,7 @@ use crate::reference::Reference;
 struct Api {
     app: Arc<App>,
     google: Arc<Google>,
+    downloads: Arc<Downloads>,
     reference: Arc<Reference>,
 }
 
@@ -51,6 +54,12 @@ impl FromRef<Api> for Arc<Google> {
     }
 }
 
+impl FromRef<Api> for Arc<Downloads> {
+    fn from_ref(api: &Api) -> Self {
+        Self::clone(&api.downloads)
+    }
+}
+
 impl FromRef<Api> for Arc<Reference> {
     fn from_ref(api: &Api) -> Self {
         Self::clone(&api.reference)
@@ -58,7 +67,13 @@ impl FromRef<Api> for Arc<Reference> {
 }
 
 /// All calls, the path of pushes where they are taken, and those of a schema registry.
-pub(crate) fn router(app: Arc<App>, google: Arc<Google>, header: &HeaderName, pushes: Option<Arc<Pushes>>) -> Router {
+pub(crate) fn router(
+    app: Arc<App>,
+    google: Arc<Google>,
+    downloads: Arc<Downloads>,
+    header: &HeaderName,
+    pushes: Option<Arc<Pushes>>,
+) -> Router {
     let document = serde_json::to_value(document::document(header)).expect("the document is plain JSON");
     let reference = Reference::new(&document, &codes::rows());
     let pushes = pushes.map(|pushes| Router::new().route("/push/gmail", post(push::push)).with_state(pushes));
@@ -69,6 +84,7 @@ pub(crate) fn router(app: Arc<App>, google: Arc<Google>, header: &HeaderName, pu
         .route("/gmail-connections/{id}", get(connections::read).patch(connections::change).delete(connections::delete))
         .route("/gmail-connections/{id}/backfill", post(backfill::backfill))
         .route("/gmail-connections/{id}/jobs", get(list::of_connection))
+        .route("/gmail-connections/{id}/messages/{messageId}/attachments/{partId}", get(attachments::read))
         .route("/jobs", get(list::all))
         .route("/jobs/{jobId}", get(jobs::job))
         .route("/jobs/{jobId}/cancel", post(cancel::cancel))
@@ -80,7 +96,7 @@ pub(crate) fn router(app: Arc<App>, google: Arc<Google>, header: &HeaderName, pu
         .route("/docs/icon.svg", get(pages::icon))
         .fallback(|| async { Code::PathNotFound })
         .method_not_allowed_fallback(|| async { Code::MethodNotAllowed })
-        .with_state(Api { app, google, reference })
+        .with_state(Api { app, google, downloads, reference })
         .merge(pushes.unwrap_or_default())
         .merge(registry::router())
 }
