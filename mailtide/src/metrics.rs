@@ -32,7 +32,8 @@ mod tests {
     const HEAD: &str = "# Metrics\n\n\
         Each process tells its metrics on `/metrics` of its admin port (`admin.address`), in Prometheus' text format. \
         Labels are bounded: no id of a mailbox, a job, a message or a customer is ever one. A series appears with its \
-        first event.\n\n\
+        first event. Alert rules over them are in [`docker/alerts.yaml`](../docker/alerts.yaml), with a page for each in \
+        [runbook.md](runbook.md), a dashboard in [`docker/grafana/`](../docker/grafana).\n\n\
         Written by `UPDATE_GOLDEN=1 cargo test -p mailtide metrics` from what the services declare; a test scrapes \
         running services and holds it to that.\n";
 

@@ -1,6 +1,6 @@
 //! The files under `docker/` say what the binary says: its settings, its sub-commands, its ports.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Stdio;
 
@@ -12,6 +12,11 @@ const TOKEN_KEY: &str = "k1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 
 fn file(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docker").join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("reading {}: {error}", path.display()))
+}
+
+fn root(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("reading {}: {error}", path.display()))
 }
 
@@ -145,4 +150,68 @@ fn every_path_in_the_docker_files_is_there() {
     {
         assert!(sent.contains(&member), ".dockerignore keeps {member} from the build");
     }
+}
+
+/// What `docs/metrics.md` lists, without the endings that histograms get.
+fn listed_metrics() -> BTreeSet<String> {
+    let page = root("docs/metrics.md");
+    page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`')).map(|(name, _)| name.to_owned()).collect()
+}
+
+/// The metrics of ours that a query names.
+fn asked(query: &str) -> impl Iterator<Item = &str> {
+    let words = query.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    words.filter(|word| word.starts_with("mailtide_")).map(|word| word.strip_suffix("_bucket").unwrap_or(word))
+}
+
+#[test]
+fn alerts_ask_for_metrics_that_are_there_and_each_has_its_page_in_the_runbook() {
+    let listed = listed_metrics();
+    let rules = yaml("alerts.yaml")["groups"][0]["rules"].clone();
+    let alerts: Vec<String> = rules
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|rule| {
+            let name = rule["alert"].as_str().unwrap().to_owned();
+            for metric in asked(rule["expr"].as_str().unwrap()) {
+                assert!(listed.contains(metric), "{name} asks for {metric}, which nothing exports");
+            }
+            let page = rule["annotations"]["runbook"].as_str().unwrap();
+            assert_eq!(page, format!("docs/runbook.md#{}", name.to_lowercase()));
+            name
+        })
+        .collect();
+    let runbook = root("docs/runbook.md");
+    let pages: Vec<&str> = runbook.lines().filter_map(|line| line.strip_prefix("## Mailtide")).collect();
+    assert_eq!(alerts.iter().map(|name| name.strip_prefix("Mailtide").unwrap()).collect::<Vec<_>>(), pages);
+    for metric in asked(&runbook) {
+        assert!(listed.contains(metric), "the runbook looks at {metric}, which nothing exports");
+    }
+}
+
+#[test]
+fn the_dashboard_shows_metrics_that_are_there() {
+    let listed = listed_metrics();
+    let dashboard: Value = serde_json::from_str(&file("grafana/mailtide.json")).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let queries: Vec<&str> = panels
+        .iter()
+        .flat_map(|panel| panel["targets"].as_array().into_iter().flatten())
+        .map(|target| target["expr"].as_str().unwrap())
+        .collect();
+    assert!(queries.len() > 15, "{queries:?}");
+    for metric in queries.into_iter().flat_map(asked) {
+        assert!(listed.contains(metric), "the dashboard shows {metric}, which nothing exports");
+    }
+}
+
+#[tokio::test]
+async fn prometheus_takes_its_configuration_and_the_alerts() {
+    let promtool = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tools/promtool");
+    let configuration = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docker/prometheus.yaml");
+    let output = Command::new(promtool).args(["check", "config"]).arg(configuration).output().await.unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("rules found"), "the alerts are not part of it: {said}");
 }
