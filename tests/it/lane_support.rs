@@ -119,8 +119,13 @@ impl Bench {
 
     /// Waits until `n` different inputs are named in the output.
     pub(crate) async fn wait_for(&self, n: usize) {
+        self.wait_for_within(LONG, n).await;
+    }
+
+    /// The same, for what may take longer than anything else.
+    pub(crate) async fn wait_for_within(&self, limit: Duration, n: usize) {
         let what = format!("{n} inputs are named in {}", self.output);
-        wait_until(LONG, &what, || {
+        wait_until(limit, &what, || {
             let bench = self.clone();
             async move { tokio::task::spawn_blocking(move || bench.outputs().ids.len()).await.unwrap() >= n }
         })
