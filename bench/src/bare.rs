@@ -123,13 +123,18 @@ pub(crate) async fn create_topic(kafka: &kafka::Settings, name: &str) -> anyhow:
     }
 }
 
-/// Hands a record over, waiting for room.
+/// Hands a record over as it is, waiting for room.
 pub(crate) fn enqueue(producer: &BaseProducer, topic: &str, bytes: &Bytes, partition: i32) -> anyhow::Result<()> {
-    let mut record = BaseRecord::to(topic)
+    let record = BaseRecord::to(topic)
         .partition(partition)
         .key(bytes.key.as_slice())
         .payload(bytes.value.as_slice())
         .headers(bytes.headers());
+    hand_over(producer, record)
+}
+
+/// Hands a record over, waiting for room.
+pub(crate) fn hand_over(producer: &BaseProducer, mut record: BaseRecord<'_, [u8], [u8]>) -> anyhow::Result<()> {
     loop {
         match producer.send(record) {
             Ok(()) => return Ok(()),

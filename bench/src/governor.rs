@@ -21,10 +21,10 @@ use crate::report::Outcome;
 
 /// How long the quota is spent before it is measured. A budget is careful in its first minutes: whoever had it before may
 /// have spent some of it just then.
-const WARM_UP: Duration = Duration::from_secs(130);
+pub(crate) const WARM_UP: Duration = Duration::from_secs(130);
 
 /// How long it is measured: longer than a minute, so that no minute counts for half.
-const TIME: Duration = Duration::from_secs(70);
+pub(crate) const TIME: Duration = Duration::from_secs(70);
 
 /// How long the rest is watched after one instance has gone and the others have its partitions.
 const AFTER: Duration = Duration::from_secs(40);

@@ -3,7 +3,12 @@
 
 mod api;
 mod bare;
+mod ceiling;
+mod fetch;
+mod fetching;
 mod governor;
+mod inboxes;
+mod keys;
 mod latency;
 mod load;
 mod memory;
@@ -43,6 +48,9 @@ async fn main() -> anyhow::Result<ExitCode> {
             Benchmark::Overload => overload::run(&place, &options).await?,
             Benchmark::Simulator => simulated::run(&options).await?,
             Benchmark::Slow => slow::run(&place, &options).await?,
+            Benchmark::Fetch => fetch::run(&place, &options).await?,
+            Benchmark::Keys => keys::run(&place, &options).await?,
+            Benchmark::Ceiling => ceiling::run(&place).await?,
             Benchmark::Governor => governor::run().await?,
         });
     }

@@ -43,6 +43,12 @@ pub(crate) enum Benchmark {
     Simulator,
     /// Syncs of a thousand mailboxes, one of which does not answer.
     Slow,
+    /// Messages fetched per second, Gmail being simulated without quotas.
+    Fetch,
+    /// Work in each key's order, of few keys and of many, against what it takes at least.
+    Keys,
+    /// Quota units used by fetching one mailbox, and a thousand; takes three and a half minutes.
+    Ceiling,
     /// Quota units used under more load than there is quota for; takes four minutes.
     Governor,
 }

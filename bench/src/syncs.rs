@@ -170,7 +170,7 @@ pub(crate) async fn first(kafka: &kafka::Settings, topic: &Arc<str>, n: usize) -
 }
 
 /// Reads what comes after now.
-async fn read_on(kafka: &kafka::Settings, topic: &Arc<str>) -> anyhow::Result<Reader> {
+pub(crate) async fn read_on(kafka: &kafka::Settings, topic: &Arc<str>) -> anyhow::Result<Reader> {
     read(kafka, topic, |ends| ends.end).await
 }
 
@@ -193,7 +193,8 @@ async fn ends(inspector: &Inspector, topic: &str) -> anyhow::Result<Vec<Ends>> {
     }
 }
 
-async fn next(reader: &mut Reader) -> anyhow::Result<Vec<OwnedRecord>> {
+/// What came next.
+pub(crate) async fn next(reader: &mut Reader) -> anyhow::Result<Vec<OwnedRecord>> {
     match tokio::time::timeout(DEADLINE, reader.next()).await {
         Ok(records) => Ok(records?),
         Err(_) => bail!("Nothing came within {DEADLINE:?}"),
