@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use futures_util::future::try_join_all;
 use gmail::{Quota, Tariff};
+use simulator::Spent;
 use store::Store;
 
 use crate::bare::Bytes;
@@ -56,18 +57,37 @@ async fn measure(scenario: &Scenario, place: &Place, store: &Store) -> anyhow::R
     let announcements: Vec<Bytes> =
         inboxes.all.iter().flat_map(|inbox| &inbox.messages).map(|event| written(event, kafka.partitions)).collect();
     fetching.announce(&announcements)?;
-    let usage = || inboxes.simulator.control().usage().total;
     tokio::time::sleep(WARM_UP).await;
-    let (before, began) = (usage().units, Instant::now());
+    let (before, began) = spent(&inboxes).await?;
     tokio::time::sleep(TIME).await;
-    let (after, took) = (usage(), began.elapsed());
+    let (after, ended) = spent(&inboxes).await?;
+    let took = ended - began;
     ensure!(after.throttled == 0, "{}: Gmail refused {} calls", scenario.name, after.throttled);
     let read = after.calls.get("getMessage").copied().unwrap_or_default();
     ensure!(read < announcements.len() as u64, "{}: all was fetched before the end", scenario.name);
     fetching.stop().await.with_context(|| format!("{}: stopping", scenario.name))?;
     inboxes.simulator.shutdown().await;
-    Ok(((after.units - before) as f64 / took.as_secs_f64(), a_minute as f64 / 60.0))
+    Ok(((after.units - before.units) as f64 / took.as_secs_f64(), a_minute as f64 / 60.0))
 }
+
+/// Waits until something is spent: what has been by then, and when that was. Units are spent in batches, so between two
+/// moments of any kind there would be one more or less of them.
+async fn spent(inboxes: &Inboxes) -> anyhow::Result<(Spent, Instant)> {
+    let usage = || inboxes.simulator.control().usage().total;
+    let (known, begun) = (usage().units, Instant::now());
+    loop {
+        let now = usage();
+        if now.units > known {
+            return Ok((now, Instant::now()));
+        }
+        ensure!(begun.elapsed() < PATIENCE, "Nothing was fetched for {PATIENCE:?}");
+        tokio::time::sleep(LOOKS).await;
+    }
+}
+
+/// How often it is looked whether something was spent, and for how long.
+const LOOKS: Duration = Duration::from_millis(5);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Units of reading one message.
 const PRICE: f64 = 20.0;
