@@ -214,7 +214,7 @@ async fn many_letters_go_back_once_though_it_is_killed_and_two_do_it_at_once() {
     desk.write(letters).await;
     let redrive = ["dead-letters", "redrive", "--topic", "gmail.job.status", "--yes"];
     let run = |name: &str| {
-        let run = house.place.service(name, &redrive).set("MAILTIDE_LANE_TRANSACTION_RECORDS", "20");
+        let run = house.place.service(name, &redrive).set("MAILTIDE_LANE_TRANSACTION_RECORDS", "8");
         run.set("KAFKA_FAULTS", "dawdle")
     };
     let sent = || async { desk.sent(Topic::JobStatus, "1").await };

@@ -98,10 +98,10 @@ impl Service {
         self.process.as_mut().is_some_and(|process| process.ended().unwrap().is_none())
     }
 
-    /// Waits until it has ended by itself, and gives its exit code.
+    /// Waits until it has ended by itself, if it has not yet, and gives its exit code.
     pub(crate) async fn ended(&mut self) -> i32 {
         let what = format!("{} ends", self.what());
-        let process = self.running();
+        let process = self.process.as_mut().expect("it was started");
         let code = wait_for(LONG, &what, || std::future::ready(process.ended().unwrap())).await;
         self.process = None;
         code
