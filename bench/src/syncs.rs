@@ -46,14 +46,14 @@ impl Syncs {
         let memory = Arc::new(Memory::default());
         let settings = poller::Settings::default();
         ensure!(settings.lanes == 1, "A single lane is measured, and the default is {}", settings.lanes);
-        let shared = poller::Shared {
+        let shared = Arc::new(poller::Shared {
             mailboxes: memory.clone(),
             runtime: Handle::current(),
             topics: topics.clone(),
             rules: Rules::DEFAULT,
             calls: settings.calls.into(),
             backlog: settings.backlog,
-        };
+        });
         let lane = LaneSettings {
             service: "poller",
             lane: 0,

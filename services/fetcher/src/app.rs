@@ -55,19 +55,6 @@ pub(crate) struct Shared<M> {
     pub(crate) log: Log,
 }
 
-impl<M> Clone for Shared<M> {
-    fn clone(&self) -> Self {
-        Self {
-            mailboxes: self.mailboxes.clone(),
-            runtime: self.runtime.clone(),
-            topics: self.topics.clone(),
-            places: self.places,
-            bounds: self.bounds,
-            log: self.log.clone(),
-        }
-    }
-}
-
 /// A finished piece of work.
 #[derive(Debug)]
 pub(crate) enum Done {
@@ -83,7 +70,7 @@ pub(crate) enum Done {
 
 /// The fetcher of one lane.
 pub(crate) struct Fetcher<M> {
-    shared: Shared<M>,
+    shared: Arc<Shared<M>>,
     names: Names,
     lane: usize,
     done: DoneSender<Done>,
@@ -99,7 +86,7 @@ pub(crate) struct Fetcher<M> {
 
 impl<M: Mailboxes> Fetcher<M> {
     /// The fetcher for the lane that `handle` belongs to.
-    pub(crate) fn new(shared: Shared<M>, handle: LaneHandle<Done>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared<M>>, handle: LaneHandle<Done>) -> Self {
         let names = Names::new(&shared.topics, handle.partitions);
         let readings = Readings::new(
             shared.mailboxes.clone(),

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use gmail::{Client, Gate, Service};
 use grants::Grants;
-use kafka::lane::{self, Crew, LaneSettings};
+use kafka::lane::{Crew, LaneSettings};
 use kafka::topics::{self, Topic, Topics};
 use runtime::Shutdown;
 use runtime::health::Health;
@@ -78,7 +78,7 @@ pub async fn run_on<M: Mailboxes>(
     topics::create(kafka, &topics, &TOPICS).await.context("Creating the fetcher's topics")?;
     topics::check(kafka, &topics, &TOPICS).await.context("Checking the fetcher's topics")?;
     let runtime = Handle::current();
-    let shared = Shared {
+    let shared = Arc::new(Shared {
         mailboxes,
         runtime: runtime.clone(),
         topics: topics.clone(),
@@ -90,21 +90,15 @@ pub async fn run_on<M: Mailboxes>(
             runtime,
             places: Arc::new(Semaphore::new(usize::from(settings.passes))),
         },
+    });
+    let first = LaneSettings {
+        service: "fetcher",
+        lane: 0,
+        input: topics.name(Topic::Discovered).clone(),
+        state: Some(topics.name(Topic::FetchState).clone()),
     };
-    let mut lanes = Vec::with_capacity(usize::from(settings.lanes));
-    for number in 0..usize::from(settings.lanes) {
-        let lane = LaneSettings {
-            service: "fetcher",
-            lane: number,
-            input: topics.name(Topic::Discovered).clone(),
-            state: Some(topics.name(Topic::FetchState).clone()),
-        };
-        let shared = shared.clone();
-        let lane = lane::spawn(kafka, lane, move |handle| Fetcher::new(shared.clone(), handle))
-            .with_context(|| format!("Starting lane {number} of the fetcher"))?;
-        lanes.push(lane);
-    }
-    let crew = Crew::new(lanes, &health, kafka.lane.max_poll_interval);
+    let crew = Crew::spawn(kafka, &first, settings.lanes, &health, move |handle| Fetcher::new(shared.clone(), handle));
+    let crew = crew.context("Starting the lanes of the fetcher")?;
     begun.pass();
     crew.run(&shutdown).await.context("Running the lanes of the fetcher")
 }

@@ -44,22 +44,9 @@ pub struct Shared<M> {
     pub backlog: usize,
 }
 
-impl<M> Clone for Shared<M> {
-    fn clone(&self) -> Self {
-        Self {
-            mailboxes: self.mailboxes.clone(),
-            runtime: self.runtime.clone(),
-            topics: self.topics.clone(),
-            rules: self.rules,
-            calls: self.calls,
-            backlog: self.backlog,
-        }
-    }
-}
-
 /// The poller of one lane.
 pub struct Poller<M> {
-    shared: Shared<M>,
+    shared: Arc<Shared<M>>,
     calls: Calls<M>,
     /// Tells the quota how many partitions are ours.
     holding: Option<Holding>,
@@ -79,7 +66,7 @@ fn now() -> Timestamp {
 
 impl<M: Mailboxes> Poller<M> {
     /// The poller for the lane that `handle` belongs to.
-    pub fn new(shared: Shared<M>, handle: LaneHandle<Done>) -> Self {
+    pub fn new(shared: Arc<Shared<M>>, handle: LaneHandle<Done>) -> Self {
         let calls = Calls::new(shared.mailboxes.clone(), shared.runtime.clone(), handle.done, shared.calls);
         let holding = shared.mailboxes.holding();
         Self {

@@ -21,7 +21,7 @@ use anyhow::Context as _;
 use domain::mailbox::Rules;
 use gmail::{Client, Gate, Service};
 use grants::Grants;
-use kafka::lane::{self, Crew, LaneSettings};
+use kafka::lane::{Crew, LaneSettings};
 use kafka::topics::{self, Topic, Topics};
 use runtime::Shutdown;
 use runtime::health::Health;
@@ -87,28 +87,22 @@ async fn run_by<M: Mailboxes>(
     let topics = Topics::new(&kafka.topic_prefix);
     topics::create(kafka, &topics, &TOPICS).await.context("Creating the poller's topics")?;
     topics::check(kafka, &topics, &TOPICS).await.context("Checking the poller's topics")?;
-    let shared = Shared {
+    let shared = Arc::new(Shared {
         mailboxes,
         runtime: Handle::current(),
         topics: topics.clone(),
         rules,
         calls: usize::from(settings.calls.div_ceil(settings.lanes)),
         backlog: settings.backlog,
+    });
+    let first = LaneSettings {
+        service: "poller",
+        lane: 0,
+        input: topics.name(Topic::Poll).clone(),
+        state: Some(topics.name(Topic::State).clone()),
     };
-    let mut lanes = Vec::with_capacity(usize::from(settings.lanes));
-    for number in 0..usize::from(settings.lanes) {
-        let lane = LaneSettings {
-            service: "poller",
-            lane: number,
-            input: topics.name(Topic::Poll).clone(),
-            state: Some(topics.name(Topic::State).clone()),
-        };
-        let shared = shared.clone();
-        let lane = lane::spawn(kafka, lane, move |handle| Poller::new(shared.clone(), handle))
-            .with_context(|| format!("Starting lane {number} of the poller"))?;
-        lanes.push(lane);
-    }
-    let crew = Crew::new(lanes, &health, kafka.lane.max_poll_interval);
+    let crew = Crew::spawn(kafka, &first, settings.lanes, &health, move |handle| Poller::new(shared.clone(), handle));
+    let crew = crew.context("Starting the lanes of the poller")?;
     begun.pass();
     crew.run(&shutdown).await.context("Running the lanes of the poller")
 }

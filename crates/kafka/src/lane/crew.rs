@@ -5,7 +5,8 @@ use std::time::Duration;
 use runtime::Shutdown;
 use runtime::health::{Check, Health};
 
-use crate::lane::{Error, Lane, Phase, Watch};
+use crate::lane::{self, App, Error, Lane, LaneHandle, LaneSettings, Phase, Watch};
+use crate::settings::Settings;
 
 /// How often a lane's state is looked at for the health checks.
 const WATCH_EVERY: Duration = Duration::from_millis(250);
@@ -18,11 +19,28 @@ pub struct Crew {
 }
 
 impl Crew {
-    /// Lets the health of the process hear of `lanes`: each is ready when its partitions are restored, and alive as
-    /// long as its loop turns within `stuck`.
-    pub fn new(lanes: Vec<Lane>, health: &Health, stuck: Duration) -> Self {
+    /// Starts `count` lanes like `first`, numbered from it on, and lets the health of the process hear of them: each is
+    /// ready when its partitions are restored, and alive as long as its loop turns within the longest time between polls.
+    ///
+    /// # Errors
+    /// As [`lane::spawn`]; lanes that were started before stop.
+    pub fn spawn<A, F>(
+        settings: &Settings,
+        first: &LaneSettings,
+        count: u16,
+        health: &Health,
+        make_app: F,
+    ) -> Result<Self, Error>
+    where
+        A: App,
+        F: FnMut(LaneHandle<A::Done>) -> A + Clone + Send + 'static,
+    {
+        let numbers = first.lane..first.lane + usize::from(count);
+        let lanes = numbers.map(|lane| lane::spawn(settings, LaneSettings { lane, ..first.clone() }, make_app.clone()));
+        let lanes = lanes.collect::<Result<Vec<Lane>, Error>>()?;
+        let stuck = settings.lane.max_poll_interval;
         let checks = lanes.iter().map(|lane| Checks::of(lane, health, stuck)).collect();
-        Self { lanes, checks }
+        Ok(Self { lanes, checks })
     }
 
     /// Waits until the order to stop, or until a lane gives up; stops them all.
