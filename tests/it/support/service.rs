@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use devstack::leash::{Leash, Process};
 use nix::sys::signal::Signal;
@@ -63,9 +63,15 @@ impl Service {
         self.process = None;
     }
 
-    /// Asks it to stop and gives its exit code. When it does not stop within [`LONG`] it is killed
-    /// and the code is 137.
+    /// Asks it to stop, once it can be asked, and gives its exit code. When it does not stop within [`LONG`] it is
+    /// killed and the code is 137.
     pub(crate) fn stop(&mut self) -> i32 {
+        let deadline = Instant::now() + LONG;
+        // A process that was only just started dies of the signal like any other.
+        while self.is_running() && !self.catches(Signal::SIGTERM) {
+            assert!(Instant::now() < deadline, "{} does not listen to SIGTERM; its log:\n{}", self.what(), self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
         let code = self.running().terminate(LONG).unwrap();
         self.process = None;
         code
@@ -83,9 +89,19 @@ impl Service {
 
     /// The memory that it holds at this moment, in bytes.
     pub(crate) fn resident(&mut self) -> u64 {
+        self.status("VmRSS:").strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
+    }
+
+    /// Whether it has a handler of its own for a signal.
+    fn catches(&mut self, signal: Signal) -> bool {
+        let caught = u64::from_str_radix(&self.status("SigCgt:"), 16).unwrap();
+        caught & 1 << (signal as i32 - 1) != 0
+    }
+
+    /// What the kernel says of it.
+    fn status(&mut self, field: &str) -> String {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.running().id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
+        status.lines().find_map(|line| line.strip_prefix(field)).unwrap().trim().to_owned()
     }
 
     /// Its process id.
