@@ -9,7 +9,7 @@ use domain::filter::Pattern;
 use domain::{ConnectionId, OrganisationId};
 use store::keys::Scope;
 
-pub(crate) use repair::{DeadLetters, Lag, Replay, Verify};
+pub(crate) use repair::{DeadLetters, Grow, Lag, Replay, Verify};
 
 /// Turns Gmail mailboxes into an exactly-once stream on Kafka.
 #[derive(Debug, Parser)]
@@ -116,6 +116,8 @@ pub(crate) enum Topics {
     Create(Output),
     /// Check that every topic exists and is partitioned as the others it goes with
     Check(Output),
+    /// Give the topics keyed by connection more partitions and move every mailbox there, while all services are stopped
+    Grow(Grow),
 }
 
 #[derive(Debug, Subcommand)]

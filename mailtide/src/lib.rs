@@ -110,7 +110,7 @@ async fn run(cli: Cli, mut settings: Settings) -> anyhow::Result<Outcome> {
         Command::Simulator => service::run(service::Service::Simulator, settings, metrics, shutdown).await?,
         Command::Dev(dev) => dev::run(&dev, cli.config.as_deref(), settings, metrics, shutdown).await?,
         Command::Demo(demo) => return demo::run(&demo, cli.config.as_deref(), shutdown).await,
-        Command::Topics(topics) => command::topics::run(topics, &settings).await?,
+        Command::Topics(topics) => return command::topics::run(topics, &settings, &shutdown).await,
         Command::Organisations(what) => command::organisations::run(what, &settings).await?,
         Command::Keys(keys) => command::keys::run(keys, &settings).await?,
         Command::Tokens(tokens) => command::tokens::run(tokens, &settings).await?,

@@ -24,6 +24,7 @@ mod fetcher;
 mod fetcher_chaos;
 mod gmail;
 mod gmail_batch;
+mod grow;
 mod ingress;
 mod lag;
 mod lane;

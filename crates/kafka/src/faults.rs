@@ -37,6 +37,9 @@ pub enum Point {
 pub struct Faults {
     #[cfg(feature = "faults")]
     bits: u32,
+    /// The transaction of the process that kills it, before it is committed.
+    #[cfg(feature = "faults")]
+    die_at: Option<u32>,
     #[cfg(feature = "faults")]
     hook: Option<std::sync::Arc<dyn Fn(Point) + Send + Sync>>,
 }
@@ -68,7 +71,8 @@ impl Faults {
 
 #[cfg(feature = "faults")]
 impl Faults {
-    /// The environment variable that names faults, separated by commas, for processes under test.
+    /// The environment variable that names faults, separated by commas, for processes under test. `die-at-7` ends the
+    /// process in its seventh transaction.
     pub const VARIABLE: &'static str = "KAFKA_FAULTS";
 
     const NAMES: [(&'static str, Fault); 8] = [
@@ -89,6 +93,10 @@ impl Faults {
     pub fn from_environment() -> Self {
         let names = std::env::var(Self::VARIABLE).unwrap_or_default();
         names.split(',').filter(|name| !name.is_empty()).fold(Self::default(), |faults, name| {
+            if let Some(number) = name.strip_prefix("die-at-") {
+                let number = number.parse().unwrap_or_else(|_| panic!("`{name}` in {} is no number", Self::VARIABLE));
+                return Self { die_at: Some(number), ..faults };
+            }
             let known = Self::NAMES.iter().find(|(known, _)| *known == name);
             let (_, fault) = known.unwrap_or_else(|| panic!("`{name}` in {} is no fault", Self::VARIABLE));
             faults.with(*fault)
@@ -113,6 +121,13 @@ impl Faults {
     pub(crate) fn reach(&self, point: Point) {
         if self.has(Fault::Dawdle) && point == Point::Checked {
             std::thread::sleep(std::time::Duration::from_millis(200));
+        }
+        if let (Some(die_at), Point::Checked) = (self.die_at, point) {
+            static REACHED: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+            if REACHED.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1 >= die_at {
+                // As by SIGKILL: nothing is tidied up.
+                std::process::abort();
+            }
         }
         if let Some(hook) = &self.hook {
             hook(point);

@@ -35,4 +35,4 @@ pub use reader::Reader;
 pub use record::{Headers, InputRecord, OutRecord, OwnedRecord, SharedHeaders};
 pub use settings::Settings;
 pub use snapshot::read_all;
-pub use writer::SoleWriter;
+pub use writer::{IdleGroup, SoleWriter};

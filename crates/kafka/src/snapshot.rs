@@ -51,13 +51,39 @@ pub async fn read_decided(
     topic: &Arc<str>,
     each: impl FnMut(OwnedRecord) + Send + 'static,
 ) -> Result<(), Error> {
+    let wait = decided(settings, name, topic)?;
+    read(settings, name, topic, wait, each).await
+}
+
+/// Waits until every transaction is decided that is open on a topic now: what is read of it from then on is all that
+/// anybody who was there before has committed.
+///
+/// # Errors
+/// When there is no such topic, the brokers do not answer, or a transaction stays open for longer than four of our
+/// transaction time-outs.
+pub async fn until_decided(settings: &Settings, name: &str, topic: &Arc<str>) -> Result<(), Error> {
+    let (consumer, wait) = (consumer(settings, name)?, decided(settings, name, topic)?);
+    let request = |error: KafkaError| Error::Request {
+        action: "Waiting for the open transactions",
+        topic: topic.to_string(),
+        cause: error.into(),
+    };
+    tokio::task::spawn_blocking(move || wait(&consumer)).await.map_err(|_| Error::Gone)?.map_err(request)
+}
+
+/// What waits, given a client that reads committed records.
+fn decided(
+    settings: &Settings,
+    name: &str,
+    topic: &Arc<str>,
+) -> Result<impl FnOnce(&BaseConsumer<Context>) -> Result<(), KafkaError> + Send + use<>, Error> {
     let patience = settings.lane.transaction_timeout * UNDECIDED_FOR;
     let uncommitted: BaseConsumer<Context> = client::committed_reads(settings, name)
         .set("isolation.level", "read_uncommitted")
         .create_with_context(Context)
         .map_err(|error| unmade(settings, error))?;
     let name_of = Arc::clone(topic);
-    let wait = move |committed: &BaseConsumer<Context>| {
+    Ok(move |committed: &BaseConsumer<Context>| {
         let deadline = Instant::now() + patience;
         let ends = |consumer: &BaseConsumer<Context>| -> Result<Vec<i64>, KafkaError> {
             let count = cluster::partition_count(consumer, &name_of, SILENCE)?;
@@ -71,8 +97,7 @@ pub async fn read_decided(
             std::thread::sleep(WAIT);
         }
         Ok(())
-    };
-    read(settings, name, topic, wait, each).await
+    })
 }
 
 async fn read(

@@ -13,6 +13,10 @@ use crate::client::{self, Context};
 use crate::error::Cause;
 use crate::settings::Settings;
 
+mod grow;
+
+pub use grow::{counts, grow};
+
 /// How long creating or looking up topics may take, brokers included.
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -151,13 +155,22 @@ pub enum Error {
         /// The broker's reason.
         reason: String,
     },
+    /// The brokers refused to add partitions to a topic.
+    #[error("Adding partitions to the topic {topic} was refused: {reason}; the right to ALTER it is needed")]
+    Ungrown {
+        /// The full name.
+        topic: Arc<str>,
+        /// The broker's reason.
+        reason: String,
+    },
     /// Topics are missing, or not ready in time.
     #[error("These topics are missing or have no leader: {}; create them with `mailtide topics create`", .0.join(", "))]
     Missing(Vec<String>),
     /// Two topics that must agree do not.
     #[error(
         "The topic {left} has {left_partitions} partitions and {right} has {right_partitions}, but they must have \
-         equally many: a connection's key has to lead to the same partition of both"
+         equally many: a connection's key has to lead to the same partition of both; if `mailtide topics grow` was \
+         interrupted, run it again"
     )]
     CoPartitioning {
         /// A topic's full name.

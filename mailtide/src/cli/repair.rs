@@ -209,3 +209,31 @@ pub(crate) struct Verify {
     #[command(flatten)]
     pub(crate) output: Output,
 }
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Stop ingress, scheduler, pollers and fetchers first; the projector may go on. Kafka cannot take \
+                        partitions away again. A run that was interrupted is taken up by the same command, and until it \
+                        has come to its end pollers and fetchers refuse to start. Afterwards set kafka.partitions to \
+                        the same number."
+)]
+pub(crate) struct Grow {
+    /// How many partitions each of these topics is to have
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..))]
+    pub(crate) partitions: i32,
+    /// Do not fetch what was announced and not fetched so far; a replay of it to gmail.message.discovered, afterwards,
+    /// has it fetched. Else all of it has to be fetched first
+    #[arg(long)]
+    pub(crate) leave_unfetched: bool,
+    /// Grow although groups of others are behind: they may read what is new of a mailbox before they have read the rest
+    #[arg(long)]
+    pub(crate) ignore_consumers: bool,
+    /// Only show what would be done
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Do not ask first
+    #[arg(long)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}

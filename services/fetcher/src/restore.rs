@@ -45,12 +45,14 @@ pub(crate) struct Rebuild {
     partitions: i32,
     part: Part,
     refused: Option<Refused>,
+    /// Set while the position, as it stands, was written for another partition count.
+    foreign: Option<Refused>,
 }
 
 impl Rebuild {
     /// For a topic with so many partitions.
     pub(crate) fn new(partitions: i32) -> Self {
-        Self { partitions, part: Part::default(), refused: None }
+        Self { partitions, part: Part::default(), refused: None, foreign: None }
     }
 
     fn refuse(&mut self, reason: impl FnOnce() -> String) {
@@ -61,17 +63,15 @@ impl Rebuild {
         let Some(value) = record.value else { return };
         match events::decode::<FetchPosition>(value) {
             Ok(FetchPosition { partitions, position }) => {
-                if partitions != self.partitions {
-                    let now = self.partitions;
-                    self.refuse(|| {
-                        format!(
-                            "The state in {}, partition {}, was written for {partitions} partitions, but the topic has \
-                             {now}: mailboxes would be looked for in the wrong partitions; restore the topics' former \
-                             partition count",
-                            record.topic, record.partition
-                        )
-                    });
-                }
+                // What was written anew since counts no more.
+                self.foreign = (partitions != self.partitions).then(|| {
+                    Refused(format!(
+                        "The state in {}, partition {}, was written for {partitions} partitions, but the topic has {}: \
+                         mailboxes would be looked for in the wrong partitions; restore the topics' former partition count, \
+                         or, if `mailtide topics grow` was interrupted, run it again",
+                        record.topic, record.partition, self.partitions
+                    ))
+                });
                 self.part.position = Some(position);
             }
             Err(error) => self.refuse(|| undecodable(record, &error)),
@@ -109,7 +109,7 @@ impl Restore for Rebuild {
     }
 
     fn finish(self) -> Result<Restored<Part>, Refused> {
-        match self.refused {
+        match self.refused.or(self.foreign) {
             Some(refused) => Err(refused),
             None => Ok(Restored { absorbed: self.part.position, part: self.part }),
         }

@@ -9,6 +9,7 @@ mod calls;
 pub mod faults;
 mod key;
 mod metric;
+pub mod moving;
 mod partition;
 mod publish;
 mod restore;

@@ -24,13 +24,16 @@ pub struct Rebuild {
     partitions: i32,
     part: Part,
     absorbed: Option<i64>,
-    refused: Option<Refused>,
+    /// Mailboxes whose state, as it stands, was written for another partition count, and for which.
+    foreign: HashMap<ConnectionId, i32, foldhash::fast::RandomState>,
+    /// Where such a state was seen.
+    place: Option<String>,
 }
 
 impl Rebuild {
     /// For a topic with so many partitions.
     pub(crate) fn new(partitions: i32) -> Self {
-        Self { partitions, part: Part::default(), absorbed: None, refused: None }
+        Self { partitions, part: Part::default(), absorbed: None, foreign: HashMap::default(), place: None }
     }
 }
 
@@ -47,15 +50,13 @@ impl Restore for Rebuild {
         let value = record.value.map(Bytes::copy_from_slice);
         match key {
             StateKey::State(id) => {
-                if let Some(stamp) = number::<i32>(record, PARTITIONS).filter(|stamp| *stamp != self.partitions) {
-                    self.refused.get_or_insert_with(|| {
-                        Refused(format!(
-                            "The state in {}, partition {}, was written for {stamp} partitions, but the topic has {}: \
-                             mailboxes would be looked for in the wrong partitions; restore the topics' former \
-                             partition count, or move the state to the new one before starting",
-                            record.topic, record.partition, self.partitions
-                        ))
-                    });
+                // What was written anew since counts no more.
+                match number::<i32>(record, PARTITIONS).filter(|stamp| *stamp != self.partitions) {
+                    Some(stamp) => {
+                        self.foreign.insert(id, stamp);
+                        self.place.get_or_insert_with(|| format!("{}, partition {}", record.topic, record.partition));
+                    }
+                    None => drop(self.foreign.remove(&id)),
                 }
                 self.absorbed = self.absorbed.max(number(record, ABSORBED));
                 if record.headers.get(ACTIVE).is_some() {
@@ -84,8 +85,13 @@ impl Restore for Rebuild {
     }
 
     fn finish(mut self) -> Result<Restored<Part>, Refused> {
-        if let Some(refused) = self.refused {
-            return Err(refused);
+        if let (Some(stamp), Some(place)) = (self.foreign.into_values().next(), self.place) {
+            return Err(Refused(format!(
+                "The state in {place}, was written for {stamp} partitions, but the topic has {}: \
+                 mailboxes would be looked for in the wrong partitions; restore the topics' former partition count, or, if \
+                 `mailtide topics grow` was interrupted, run it again",
+                self.partitions
+            )));
         }
         // Chunks of a mailbox that was forgotten are tombstoned with it, but compaction may have kept a few longer.
         self.part.mailboxes.retain(|_, stored| stored.state.is_some());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
-use rdkafka::consumer::{CommitMode, Consumer};
+use rdkafka::consumer::{CommitMode, Consumer, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, PurgeConfig};
 use rdkafka::util::Timeout;
@@ -218,6 +218,26 @@ impl Transactions {
         self.write_all(records.iter())?;
         self.drain("waiting for the acknowledgements of a transaction's records", || false)?;
         self.faults.reach(Point::Checked);
+        self.call("committing the transaction", |this| this.producer.commit_transaction(Timeout::Never))?;
+        self.written = None;
+        Ok(())
+    }
+
+    /// The same, and moves a group that has no members to `offsets`, with the records or not at all. The metadata of such a
+    /// group fences nobody.
+    pub(crate) fn publish_moving(
+        &mut self,
+        records: &[OutRecord],
+        group: &ConsumerGroupMetadata,
+        offsets: &TopicPartitionList,
+    ) -> Result<(), Unpublished> {
+        self.write_all(records.iter())?;
+        self.drain("waiting for the acknowledgements of a transaction's records", || false)?;
+        self.faults.reach(Point::Checked);
+        self.call("sending offsets to the transaction", |this| {
+            this.producer.send_offsets_to_transaction(offsets, group, Timeout::Never)
+        })?;
+        self.faults.reach(Point::Sent);
         self.call("committing the transaction", |this| this.producer.commit_transaction(Timeout::Never))?;
         self.written = None;
         Ok(())
