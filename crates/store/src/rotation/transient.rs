@@ -42,7 +42,8 @@ pub async fn consents(store: &Store, now: Timestamp, limit: u32) -> Result<Moved
                 &[&keys.first(), &At(now), &after.0, &after.1, &i64::from(limit)],
             )
             .await?;
-        let (mut hashes, mut ciphertexts, mut nonces) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut organisations, mut hashes) = (Vec::new(), Vec::new());
+        let (mut ciphertexts, mut nonces) = (Vec::new(), Vec::new());
         for row in &rows {
             let row = Reader { what: WHAT, row };
             let (organisation, hash): Place = (row.get("organisation_id")?, row.get("state_hash")?);
@@ -56,6 +57,7 @@ pub async fn consents(store: &Store, now: Timestamp, limit: u32) -> Result<Moved
             match keys.open(&sealed, &place) {
                 Ok(verifier) => {
                     let sealed = keys.seal(&verifier, &place);
+                    organisations.push(organisation);
                     hashes.push(hash);
                     ciphertexts.push(sealed.ciphertext);
                     nonces.push(sealed.nonce);
@@ -66,9 +68,10 @@ pub async fn consents(store: &Store, now: Timestamp, limit: u32) -> Result<Moved
         all.moved += tx
             .execute(
                 "UPDATE consents c SET verifier_key_id = $1, verifier_ciphertext = u.ciphertext, verifier_nonce = u.nonce
-                 FROM unnest($2::bytea[], $3::bytea[], $4::bytea[]) AS u(state_hash, ciphertext, nonce)
-                 WHERE c.state_hash = u.state_hash",
-                &[&keys.first(), &hashes, &ciphertexts, &nonces],
+                 FROM unnest($2::uuid[], $3::bytea[], $4::bytea[], $5::bytea[])
+                      AS u(organisation_id, state_hash, ciphertext, nonce)
+                 WHERE c.organisation_id = u.organisation_id AND c.state_hash = u.state_hash",
+                &[&keys.first(), &organisations, &hashes, &ciphertexts, &nonces],
             )
             .await?;
         tx.commit().await?;
