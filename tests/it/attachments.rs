@@ -8,8 +8,10 @@ use domain::{Attachment, EventId, GmailMessageDiscovered, GmailMessageFetched, L
 use gmail::{Client, Gate, Mailbox as At, Reading, Service as Caller, View};
 use grants::Grants;
 use reqwest::{Method, Response, StatusCode};
+use secrecy::SecretString;
 use serde_json::Value;
 use simulator::{Cause, Delivery, Fault, Latency, Mails, Refusal, Rule};
+use store::connections::Consent;
 
 use crate::house::{House, Mailbox, gmail, now};
 use crate::support::{LONG, wait_for, wait_until};
@@ -315,6 +317,13 @@ async fn the_share_of_the_quota_is_enough_for_a_file_and_more_is_told_when_to_co
     let house = House::new("frugal").await;
     let ingress = house.ingress().await;
     let mailbox = house.mailbox("a").await;
+    // The account is connected five times: a part for each would be less than a file.
+    for name in ["b", "c", "d", "e"] {
+        let other = store::organisations::create(&house.store, name, now()).await.unwrap().organisation_id;
+        let token = SecretString::from(gmail().grant(&mailbox.email, None, None, None).unwrap());
+        let consent = Consent { account: &mailbox.email, email: &mailbox.email, refresh_token: &token };
+        store::connections::add(&house.store, other, &consent, now()).await.unwrap();
+    }
     let id = deliver(&mailbox, mail(&[("Content-Type: application/pdf; name=a.pdf", b"small")]));
     // A budget begins empty and fills by some four units a second: one file has its turn in time, not all of them.
     let asked = futures_util::future::join_all((0..6).map(|_| ask(&house, &mailbox, &id, "1")));

@@ -65,6 +65,8 @@ pub struct Quota {
     pub ingress: f64,
     /// How many instances of the ingress there are.
     pub ingress_instances: u16,
+    /// The part of the operator's commands that call Gmail, of which one at a time is meant to run.
+    pub tools: f64,
     /// Calls of one account that one service has under way at a time.
     pub concurrency: u16,
 }
@@ -75,10 +77,11 @@ impl Default for Quota {
             user_minute: None,
             project_minute: None,
             project_day: None,
-            poller: 0.4,
+            poller: 0.38,
             fetcher: 0.55,
             ingress: 0.05,
             ingress_instances: 1,
+            tools: 0.02,
             concurrency: 10,
         }
     }
@@ -113,6 +116,11 @@ impl Quota {
                 default.ingress_instances,
                 "How many instances of the ingress run; they divide its part",
             ),
+            tools: source.read(
+                "gmail.quota.tools",
+                default.tools,
+                "The part of each limit of the operator's commands that call Gmail; run one of them at a time",
+            ),
             concurrency: source.read(
                 "gmail.quota.concurrency",
                 default.concurrency,
@@ -131,6 +139,7 @@ impl Quota {
             ("gmail.quota.poller", self.poller),
             ("gmail.quota.fetcher", self.fetcher),
             ("gmail.quota.ingress", self.ingress),
+            ("gmail.quota.tools", self.tools),
         ];
         for (key, part) in parts {
             if !(0.0..=1.0).contains(&part) {
@@ -140,8 +149,10 @@ impl Quota {
         let sum: f64 = parts.iter().map(|(_, part)| part).sum();
         // Tenths are no binary fractions: their sum may miss 1 by a little.
         if sum > 1.0 + 1e-9 {
-            source
-                .error("gmail.quota.poller", format!("must come to at most 1 with fetcher and ingress, and is {sum}"));
+            source.error(
+                "gmail.quota.poller",
+                format!("must come to at most 1 with fetcher, ingress and tools, and is {sum}"),
+            );
         }
         let minutes =
             [("gmail.quota.user_minute", self.user_minute), ("gmail.quota.project_minute", self.project_minute)];

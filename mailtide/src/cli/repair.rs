@@ -182,7 +182,8 @@ pub(crate) struct Lag {
                         Not judged is what arrived before the mailbox was connected, after its last complete sync less \
                         a minute, or within the last minute, which Gmail's index may not know yet. An --until goes \
                         beyond the last sync.\n\n\
-                        The calls spend the ingress's part of the quota (gmail.quota.ingress), at the lowest priority."
+                        The calls spend a part of the quota that no service has (gmail.quota.tools): run one such \
+                        command at a time."
 )]
 pub(crate) struct Verify {
     /// The mailbox

@@ -136,7 +136,7 @@ impl Inner {
             parts: 1,
             deadline: asking.deadline,
         };
-        let permit = self.gate.admit(admission).await.map_err(not_admitted)?;
+        let mut permit = self.gate.admit(admission).await.map_err(not_admitted)?;
         let id = id.to_string();
         let with_view = async |access: &mut Arc<Access>, view: View| {
             let mut url = self.resource(&["messages", &id]);
@@ -173,6 +173,8 @@ impl Inner {
             }
             None => Source::Message(None),
         };
+        // However long the file takes to its caller, others may spend what grows meanwhile.
+        permit.charged();
         let (contents, patience) = (Contents::default(), self.call_timeout);
         Ok(Some(Download { file, source, contents, patience, _permit: permit }))
     }

@@ -172,6 +172,16 @@ impl Bucket {
         (self.limit > Amount::ZERO).then(|| self.turns_at.max(self.at + Duration::from_millis(1)))
     }
 
+    /// When there is credit for the call that is expected, at the latest: [`Bucket::ready_at`] is when to look again, for
+    /// growth may be faster from then on.
+    pub(super) fn surely_at(&self, price: Amount) -> Instant {
+        let missing = (self.worth(price) - self.credit).max(0);
+        match i128::from(self.limit.minus(self.reserve()).0) {
+            0 => self.at,
+            rate => self.at + duration(missing, rate),
+        }
+    }
+
     /// Spends. The caller has seen that [`Bucket::ready_at`] is not in the future.
     pub(super) fn take(&mut self, price: Amount) {
         self.credit -= self.worth(price);

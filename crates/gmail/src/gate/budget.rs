@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use domain::ConnectionId;
 use tokio::time::Instant;
 
 use super::bucket::{Amount, Bucket, lump};
@@ -19,8 +20,10 @@ pub enum Service {
     Poller,
     /// Reads messages.
     Fetcher,
-    /// Asks for a profile when a mailbox is connected.
+    /// Asks for a profile when a mailbox is connected, and reads attachments.
     Ingress,
+    /// An operator's command, of which one at a time runs.
+    Tools,
 }
 
 impl Service {
@@ -31,6 +34,17 @@ impl Service {
             Self::Fetcher => quota.fetcher,
             // Any of them may be asked about any account.
             Self::Ingress => quota.ingress / f64::from(quota.ingress_instances.max(1)),
+            Self::Tools => quota.tools,
+        }
+    }
+
+    /// Whether an account's connections may be on different instances, so that each has a part of the account's budget
+    /// alone. Otherwise an instance is asked about all of them, and they share its part of the budget: what is divided
+    /// by many is soon less than one call.
+    const fn is_divided(self) -> bool {
+        match self {
+            Self::Poller | Self::Fetcher => true,
+            Self::Ingress | Self::Tools => false,
         }
     }
 }
@@ -43,6 +57,8 @@ pub(super) struct Terms {
     project_day: Option<u64>,
     /// The service's part of each budget.
     service: f64,
+    /// Whether an account's budget is divided among its connections.
+    is_divided: bool,
     /// The process's part of the service's: of the project's budgets, since an account's mailboxes are on one instance.
     pub(super) part: f64,
     /// The dearest call there is.
@@ -61,11 +77,17 @@ impl Terms {
             project_minute: quota.project_minute.unwrap_or(tariff.project_minute),
             project_day: quota.project_day.or(tariff.project_day),
             service: service.part(quota),
+            is_divided: service.is_divided(),
             part,
             dearest: Amount::units(tariff.dearest()),
             concurrency: u32::from(quota.concurrency),
             places: usize::from(settings.max_in_flight.max(1)),
         }
+    }
+
+    /// Whose line a connection's calls wait in, and how many such lines share the account's budget. None: the account's.
+    pub(super) fn line_of(&self, connection: Option<ConnectionId>, shares: u32) -> (Option<ConnectionId>, u32) {
+        if self.is_divided { (connection, shares.max(1)) } else { (None, 1) }
     }
 
     pub(super) fn user_limit(&self, shares: u32) -> Amount {

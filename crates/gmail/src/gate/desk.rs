@@ -1,6 +1,6 @@
 //! Who is let through next: all of the gate's decisions, without a clock or a lock of its own.
 //!
-//! A call waits in the line of its connection. A line whose next call is affordable to its account stands *ready* in the
+//! A call waits in the line of its connection, or of its account where that is one budget. A line whose next call is affordable to its account stands *ready* in the
 //! queue of that call's priority; one that has to wait for a time is *parked* under it; one that waits for calls of its
 //! own to end is nowhere. So a line that cannot go keeps nobody, and what is decided costs the logarithm of the lines.
 //! From the ready ones the priorities take turns, and within a priority the lines do.
@@ -39,6 +39,7 @@ type Id = u64;
 pub(super) struct Held {
     line: Id,
     lane: usize,
+    /// What of its price Gmail may still charge.
     pub(super) price: Amount,
     parts: u32,
 }
@@ -146,14 +147,15 @@ impl<W> Desk<W> {
     pub(super) fn ask(&mut self, now: Instant, call: &Admission<'_>, waker: W) -> Result<Ticket, Refused> {
         self.let_leave(now);
         let price = Amount::units(call.units);
-        let most = self.terms.most(call.shares.max(1));
+        let (connection, shares) = self.terms.line_of(call.connection, call.shares);
+        let most = self.terms.most(shares);
         if price > most {
             return Err(Refused::TooDear { units: call.units, most: most.as_units() as u32 });
         }
         if self.n_waiting >= MOST_WAITING {
             return Err(Refused::Full);
         }
-        let id = self.line(now, call.account, call.connection, call.shares.max(1));
+        let id = self.line(now, call.account, connection, shares);
         let line = self.lines.get_mut(&id).expect("the line was just found or made");
         let frozen = line.bucket.frozen_until().max(self.minute.frozen_until());
         if frozen > call.deadline {
@@ -162,7 +164,8 @@ impl<W> Desk<W> {
         self.next_number += 1;
         let (lane, number) = (index(call.lane), self.next_number);
         let parts = call.parts.max(1);
-        line.waiting[lane].push_back(Waiter { ticket: number, price, parts, deadline: call.deadline, waker });
+        let (deadline, by) = (call.deadline, call.connection);
+        line.queue(lane, Waiter { ticket: number, price, parts, deadline, by, round: 0, waker });
         self.n_waiting += 1;
         Ok(Ticket { line: id, lane, number })
     }
@@ -257,6 +260,7 @@ impl<W> Desk<W> {
                 Next::TooLate(lane, until) => {
                     let Some(waiter) = line.waiting[lane].pop_front() else { return };
                     self.n_waiting -= 1;
+                    line.hope(waiter.price, until);
                     decisions.push((waiter.waker, Err(Refused::NotBefore { until })));
                 }
                 Next::Budget(until) => break (Bound::UserMinute, until),
@@ -352,6 +356,16 @@ impl<W> Desk<W> {
             } else {
                 bucket.refund(now, held.price);
             }
+        }
+        self.stand(now, held.line, decisions);
+    }
+
+    /// Gmail has charged a call whose answer is still coming: its place and its part in what is under way remain.
+    pub(super) fn charged(&mut self, now: Instant, held: &mut Held, decisions: &mut Vec<Decision<W>>) {
+        let price = std::mem::take(&mut held.price);
+        let line = self.lines.get_mut(&held.line).expect("a line with a call under way is not forgotten");
+        for bucket in [Some(&mut line.bucket), Some(&mut self.minute), self.day.as_mut()].into_iter().flatten() {
+            bucket.finish(now, price);
         }
         self.stand(now, held.line, decisions);
     }
@@ -455,6 +469,7 @@ impl<W> Desk<W> {
         connection: Option<ConnectionId>,
         shares: u32,
     ) -> (u32, u32) {
+        let (connection, shares) = self.terms.line_of(connection, shares);
         let known = self.accounts.get(account).into_iter().flatten().map(|id| &self.lines[id]);
         let shares = known.clone().map(|line| line.shares).fold(shares.max(1), u32::max);
         let line = known.into_iter().find(|line| line.connection == connection);

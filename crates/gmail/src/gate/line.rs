@@ -1,4 +1,4 @@
-//! One connection at the gate: its part of its account's budget, its calls that wait, and how many it may have at a
+//! One connection at the gate, or one account where its connections share a budget: its part of its account's budget, its calls that wait, and how many it may have at a
 //! time.
 
 use std::collections::VecDeque;
@@ -18,6 +18,8 @@ const TOGETHER: Duration = Duration::from_secs(1);
 /// Google asks for a first pause of at least a second, and for no more than 64.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(64);
+/// Who was refused because the credit comes too late finds it for so long after the time it was told.
+const HOPE: Duration = Duration::from_secs(60);
 /// Without a push-back for so long the pauses begin anew.
 const FORGIVEN: Duration = Duration::from_secs(120);
 
@@ -94,6 +96,10 @@ pub(super) struct Waiter<W> {
     pub(super) price: Amount,
     pub(super) parts: u32,
     pub(super) deadline: Instant,
+    /// The connection that asks: within a priority they take turns.
+    pub(super) by: Option<ConnectionId>,
+    /// Its turn: after all of earlier rounds, and after those of the same round that came before it.
+    pub(super) round: u64,
     pub(super) waker: W,
 }
 
@@ -133,6 +139,10 @@ pub(super) struct Line<W> {
     pub(super) bucket: Bucket,
     pub(super) waiting: [VecDeque<Waiter<W>>; LANES],
     pub(super) turns: Turns,
+    /// The round of the last call that was let through, by priority.
+    rounds: [u64; LANES],
+    /// What somebody was told to come again for, and until when that is kept ready.
+    hoped: Option<(Amount, Instant)>,
     /// Calls under way; each part of a batch is one.
     pub(super) running: u32,
     pub(super) ceiling: Ceiling,
@@ -152,6 +162,8 @@ impl<W> Line<W> {
             bucket,
             waiting: [const { VecDeque::new() }; LANES],
             turns: Turns::default(),
+            rounds: [0; LANES],
+            hoped: None,
             running: 0,
             ceiling: Ceiling::new(1),
             pauses: Pauses::default(),
@@ -168,18 +180,51 @@ impl<W> Line<W> {
         self.ceiling.set_most(most_at_once);
     }
 
+    /// A call waits from now on. One connection's calls stay in their order, and those of several take turns, so that
+    /// one with many keeps another's by one call at most.
+    pub(super) fn queue(&mut self, lane: usize, waiter: Waiter<W>) {
+        let waiting = &mut self.waiting[lane];
+        let own = waiting.iter().rev().find(|other| other.by == waiter.by).map_or(0, |other| other.round);
+        let round = own.max(self.rounds[lane]) + 1;
+        let at = waiting.iter().rposition(|other| other.round <= round).map_or(0, |before| before + 1);
+        waiting.insert(at, Waiter { round, ..waiter });
+    }
+
+    /// Somebody was told that there will be credit for a call of this price at `until`: it is saved up for whoever
+    /// comes then. Without this, what nobody waits for would not grow beyond the least reserve, and a small budget never
+    /// come to one dear call.
+    pub(super) fn hope(&mut self, price: Amount, until: Instant) {
+        let (most, last) = self.hoped.unwrap_or((price, until));
+        self.hoped = Some((most.max(price), last.max(until + HOPE)));
+    }
+
+    /// What is saved up for those that were told to come again.
+    fn hoped(&mut self, now: Instant) -> Amount {
+        let Some((price, until)) = self.hoped else { return Amount::ZERO };
+        if now < until {
+            return price;
+        }
+        self.hoped = None;
+        if self.waiting.iter().all(VecDeque::is_empty) {
+            // Whenever somebody looks, it was over then.
+            self.bucket.expect(until, Amount::ZERO);
+        }
+        Amount::ZERO
+    }
+
     /// What is next, and what keeps it.
     pub(super) fn next(&mut self, now: Instant) -> Next {
+        let hoped = self.hoped(now);
         let Some(lane) = self.turns.next(|lane| !self.waiting[lane].is_empty()) else {
-            self.bucket.expect(now, Amount::ZERO);
+            self.bucket.expect(now, hoped);
             return Next::Nothing;
         };
         let Some(first) = self.waiting[lane].front() else { return Next::Nothing };
         let (price, parts, deadline) = (first.price, first.parts, first.deadline);
-        self.bucket.expect(now, price);
+        self.bucket.expect(now, price.max(hoped));
         let at = self.bucket.ready_at(price);
         if let Some(at) = at.filter(|at| *at > deadline) {
-            return Next::TooLate(lane, at);
+            return Next::TooLate(lane, self.bucket.surely_at(price).max(at));
         }
         if self.running > 0 && self.running.saturating_add(parts) > self.ceiling.now(now) {
             return Next::Ceiling(self.ceiling.grows_at(now));
@@ -194,6 +239,8 @@ impl<W> Line<W> {
     pub(super) fn pop(&mut self, lane: usize) -> Option<Waiter<W>> {
         let waiter = self.waiting[lane].pop_front()?;
         self.turns.took(lane, waiter.price.milli());
+        self.rounds[lane] = waiter.round;
+        self.hoped = self.hoped.filter(|(price, _)| waiter.price < *price);
         self.bucket.take(waiter.price);
         self.running = self.running.saturating_add(waiter.parts);
         Some(waiter)
@@ -201,7 +248,8 @@ impl<W> Line<W> {
 
     /// Whether a line made anew would be the same.
     pub(super) fn is_as_new(&mut self, now: Instant, born: Instant) -> bool {
-        self.stand == Stand::Idle
+        self.hoped(now) == Amount::ZERO
+            && self.stand == Stand::Idle
             && self.running == 0
             && self.ceiling.now(now) == self.ceiling.most
             && self.pauses.is_forgiven(now)

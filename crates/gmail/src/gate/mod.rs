@@ -46,8 +46,8 @@ pub struct Gate {
 pub struct Admission<'a> {
     /// Whose quota it spends.
     pub account: &'a Account,
-    /// Which of the account's connections asks; each has its part of the account's budget. None: one that is just being
-    /// made.
+    /// Which of the account's connections asks; each has its part of the account's budget, or its turns at it in a
+    /// service that has one for all of them. None: one that is just being made.
     pub connection: Option<ConnectionId>,
     /// How many connections share the account: each has one part of its budget.
     pub shares: u32,
@@ -71,7 +71,7 @@ pub struct Most {
     pub parts: u32,
 }
 
-/// Leave to make one call, until dropped. To be held until the answer is there: until then Gmail may charge the call.
+/// Leave to make one call, until dropped or [`Permit::charged`]. To be held until the answer is there: until then Gmail may charge the call.
 #[derive(Debug)]
 pub struct Permit {
     inner: Arc<Inner>,
@@ -143,6 +143,15 @@ impl Refused {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let at = since + until.saturating_duration_since(Instant::now());
         Some(Timestamp::from_millis(i64::try_from(at.as_millis()).unwrap_or(i64::MAX)))
+    }
+}
+
+impl Permit {
+    /// Gmail has begun to answer the last call under this permit, so it has charged it: the budget need not wait for
+    /// the end of an answer that is long. The place among those under way is kept.
+    pub fn charged(&mut self) {
+        let held = &mut self.held;
+        self.inner.decide(|desk, now, decisions| desk.charged(now, held, decisions));
     }
 }
 

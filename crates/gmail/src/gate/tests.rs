@@ -227,6 +227,77 @@ async fn the_part_of_the_project_goes_by_the_partitions() {
     assert_eq!(limit(), 0.0);
 }
 
+/// The gate of a service that is asked about all connections, with its part by default.
+fn shared_gate(instances: u16) -> Gate {
+    let quota = Quota { ingress_instances: instances, ..Quota::default() };
+    Gate::new(&Settings { quota, ..Settings::default() }, Service::Ingress)
+}
+
+fn connection(number: u128) -> Option<ConnectionId> {
+    Some(ConnectionId::from_uuid(uuid::Uuid::from_u128(number)))
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_that_share_a_budget_have_turns_and_each_finds_room_for_a_file() {
+    let (gate, account) = (shared_gate(1), Account::new("a"));
+    let file = |number| Admission {
+        connection: connection(number),
+        shares: 20,
+        ..call(&account, Lane::Fetch, 40, 20 * SECOND)
+    };
+    for number in 0..20 {
+        drop(gate.admit(file(number)).await.unwrap());
+    }
+    // One has many that wait; another's is the second or the third of all.
+    let order = Mutex::new(Vec::new());
+    let ask = async |number| {
+        drop(gate.admit(Admission { deadline: Instant::now() + 3_600 * SECOND, ..file(number) }).await.unwrap());
+        order.lock().unwrap().push(number);
+    };
+    let many = join_all((0..10).map(|_| ask(1)));
+    let others = async {
+        for _ in 0..3 {
+            ask(2).await;
+        }
+    };
+    tokio::join!(many, others);
+    let order = order.into_inner().unwrap();
+    assert_eq!(order[..6].iter().filter(|number| **number == 2).count(), 3, "{order:?}");
+    assert_at_rest(&gate).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_when_it_was_told_to_finds_the_credit_however_small_the_budget() {
+    // A third of the part by default: a file is more than its reserve, and takes longer than anybody waits.
+    let (gate, account) = (shared_gate(3), Account::new("a"));
+    let file = || Admission { connection: connection(1), shares: 1, ..call(&account, Lane::Fetch, 40, 20 * SECOND) };
+    for _ in 0..4 {
+        let Err(Refused::NotBefore { until }) = gate.admit(file()).await else { panic!("there is no credit yet") };
+        assert!(until - Instant::now() < 90 * SECOND);
+        tokio::time::sleep_until(until + SECOND).await;
+        let asks = Instant::now();
+        drop(gate.admit(file()).await.unwrap());
+        assert_eq!(asks.elapsed(), Duration::ZERO);
+    }
+    assert_at_rest(&gate).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_takes_long_keeps_its_place_and_no_budget() {
+    let (gate, account) = (shared_gate(1), Account::new("a"));
+    let file = || call(&account, Lane::Fetch, 40, 20 * SECOND);
+    let mut held = Vec::new();
+    for _ in 0..10 {
+        let mut permit = gate.admit(file()).await.unwrap();
+        permit.charged();
+        held.push(permit);
+    }
+    assert!(matches!(gate.admit(file()).await, Err(Refused::Late { .. } | Refused::NotBefore { .. })));
+    drop(held);
+    drop(gate.admit(file()).await.unwrap());
+    assert_at_rest(&gate).await;
+}
+
 #[test]
 fn another_runtime_takes_over_when_one_ends() {
     let (gate, account) = (gate(), Account::new("a"));

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use self::load::saturate;
 use self::world::{Charged, MINUTE, PARTITIONS, World};
-use super::Reach;
+use super::{Reach, Service};
 use crate::{Quota, Tariff};
 
 #[derive(Debug, Clone)]
@@ -178,6 +178,36 @@ proptest! {
             world.take(step);
         }
         world.check()?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 500, ..ProptestConfig::default() })]
+
+    /// I4, where any process is asked about any connection, and an account's share a budget.
+    #[test]
+    fn no_schedule_of_calls_exceeds_any_window_of_a_budget_that_connections_share(
+        user_minute in prop::sample::select(vec![300_u64, 1_500]),
+        project in prop::sample::select(vec![1_u64, 3]),
+        processes in 1..4_usize,
+        mailboxes in vec((0..PARTITIONS, 1..6_u32), 1..4),
+        steps in vec(step(), 10..60),
+    ) {
+        let quota = Quota {
+            user_minute: Some(user_minute),
+            project_minute: Some(user_minute * project),
+            poller: 0.0,
+            ingress: 1.0,
+            ingress_instances: u16::try_from(processes).unwrap(),
+            ..whole()
+        };
+        let mut world = World::of(Service::Ingress, quota, processes, &mailboxes);
+        for step in &steps {
+            world.take(step);
+        }
+        world.pass(MINUTE);
+        world.check()?;
+        world.rest()?;
     }
 }
 

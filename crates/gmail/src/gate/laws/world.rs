@@ -60,6 +60,8 @@ pub(super) enum Charged {
 /// A small cluster and the Gmail that it calls.
 pub(super) struct World {
     pub(super) settings: Settings,
+    /// Whose processes they are. Those of an ingress own no partitions, and any is asked about any mailbox.
+    service: Service,
     pub(super) now: Instant,
     pub(super) desks: Vec<Desk<Call>>,
     /// Who has each partition.
@@ -86,6 +88,10 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(quota: Quota, processes: usize, mailboxes: &[(usize, u32)]) -> Self {
+        Self::of(Service::Poller, quota, processes, mailboxes)
+    }
+
+    pub(super) fn of(service: Service, quota: Quota, processes: usize, mailboxes: &[(usize, u32)]) -> Self {
         let settings = Settings { quota, ..Settings::default() };
         let begin = Instant::now();
         let mut all = Vec::new();
@@ -100,6 +106,7 @@ impl World {
         let owners = std::array::from_fn(|partition| partition % processes);
         let mut world = Self {
             settings,
+            service,
             now: begin,
             desks: Vec::new(),
             owners,
@@ -116,19 +123,38 @@ impl World {
             slowness: (Duration::from_millis(400), Charged::Between),
         };
         for process in 0..processes {
-            let desk = Desk::new(Terms::new(&world.settings, Service::Poller, world.part(process)), begin);
+            let desk = Desk::new(world.terms(world.part(process)), begin);
             world.desks.push(desk);
         }
         world
     }
 
+    fn terms(&self, part: f64) -> Terms {
+        Terms::new(&self.settings, self.service, part)
+    }
+
     pub(super) fn part(&self, process: usize) -> f64 {
+        if self.service == Service::Ingress {
+            return 1.0;
+        }
         self.owners.iter().filter(|owner| **owner == process).count() as f64 / PARTITIONS as f64
     }
 
     fn roll(&mut self, below: u64) -> u64 {
         self.dice = self.dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.dice >> 33) % below.max(1)
+    }
+
+    /// Who is asked about a mailbox; none while it is nobody's, or nobody lives.
+    fn home(&mut self, mailbox: usize) -> Option<usize> {
+        if self.service == Service::Ingress {
+            let living: Vec<_> = (0..self.desks.len()).filter(|process| !self.is_dead[*process]).collect();
+            let one = self.roll(living.len() as u64);
+            return living.get(usize::try_from(one).unwrap()).copied();
+        }
+        let partition = self.mailboxes[mailbox].partition;
+        let is_home = self.moving != Some(partition) && !self.is_dead[self.owners[partition]];
+        is_home.then_some(self.owners[partition])
     }
 
     /// Carries decisions out: what is let through is under way, and charged at some time until its end.
@@ -170,8 +196,8 @@ impl World {
     }
 
     pub(super) fn ask(&mut self, mailbox: usize, lane: usize, units: u32, patience: Duration) -> Result<(), Refused> {
-        let Mailbox { partition, account, connection, shares } = self.mailboxes[mailbox].clone();
-        let process = self.owners[partition];
+        let Some(process) = self.home(mailbox) else { return Ok(()) };
+        let Mailbox { account, connection, shares, .. } = self.mailboxes[mailbox].clone();
         let deadline = self.now + patience;
         let admission = Admission {
             account: &account,
@@ -209,8 +235,7 @@ impl World {
     pub(super) fn feed(&mut self) {
         for mailbox in 0..self.mailboxes.len() {
             let Some((lane, units)) = self.hunger[mailbox] else { continue };
-            let partition = self.mailboxes[mailbox].partition;
-            if self.moving == Some(partition) || self.is_dead[self.owners[partition]] {
+            if self.home(mailbox).is_none() {
                 continue;
             }
             while self.asked[mailbox] < HUNGER {
@@ -273,8 +298,7 @@ impl World {
         for (_, (_, mailbox, _)) in self.tickets.extract_if(.., |_, (of, ..)| *of == process) {
             self.asked[mailbox] -= 1;
         }
-        let terms = Terms::new(&self.settings, Service::Poller, self.part(process));
-        let dead = Terms::new(&self.settings, Service::Poller, 0.0);
+        let (terms, dead) = (self.terms(self.part(process)), self.terms(0.0));
         self.desks[process] = Desk::new(dead, self.now);
         self.is_dead[process] = true;
         self.pass(pause);
@@ -296,7 +320,7 @@ impl World {
     pub(super) fn hand_over(&mut self, partition: usize, to: usize, pause: Duration) {
         let from = self.owners[partition];
         let to = to % self.desks.len();
-        if from == to {
+        if from == to || self.service == Service::Ingress {
             return;
         }
         let mailboxes: Vec<_> = self.mailboxes.iter().map(|mailbox| mailbox.partition == partition).collect();
@@ -333,22 +357,25 @@ impl World {
 
     /// No window of any budget has seen more than the limit.
     pub(super) fn check(&self) -> Result<(), TestCaseError> {
-        let terms = Terms::new(&self.settings, Service::Poller, 1.0);
+        let terms = self.terms(1.0);
+        // Each instance of an ingress has a part of its own.
+        let parts = if self.service == Service::Ingress { self.desks.len() as f64 } else { 1.0 };
         let mut accounts: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
         for (number, mailbox) in self.mailboxes.iter().enumerate() {
             accounts.entry(mailbox.account.as_str()).or_default().push(number);
         }
-        let limit = terms.user_limit(1).as_units();
+        let limit = terms.user_limit(1).as_units() * parts;
         for mailboxes in accounts.values() {
             let most = self.most_in_a_window(MINUTE, |mailbox| mailboxes.contains(&mailbox));
             prop_assert!(most as f64 <= limit, "an account spent {most} in a minute, of {limit}");
         }
-        let limit = terms.project_minute_limit().as_units();
+        let limit = terms.project_minute_limit().as_units() * parts;
         let most = self.most_in_a_window(MINUTE, |_| true);
         prop_assert!(most as f64 <= limit, "the project spent {most} in a minute, of {limit}");
         if let Some(limit) = terms.project_day_limit() {
             let most = self.most_in_a_window(Duration::from_secs(86_400), |_| true);
-            prop_assert!(most as f64 <= limit.as_units(), "the project spent {most} in a day, of {limit:?}");
+            let limit = limit.as_units() * parts;
+            prop_assert!(most as f64 <= limit, "the project spent {most} in a day, of {limit}");
         }
         Ok(())
     }
@@ -359,7 +386,7 @@ impl World {
         self.leave(|_, _| true);
         self.pass(20 * MINUTE);
         prop_assert!(self.under_way.is_empty());
-        let (now, terms) = (self.now, Terms::new(&self.settings, Service::Poller, 1.0));
+        let (now, terms) = (self.now, self.terms(1.0));
         for process in 0..self.desks.len() {
             let part = self.part(process);
             self.on(process, |_, _, _| ());
