@@ -7,6 +7,7 @@ use kafka::reader::TopicPartition;
 use kafka::topics::{Topic, Topics};
 use kafka::{Headers, OutRecord, SoleWriter};
 use serde_json::{Value, json};
+use store::projection::READER;
 
 use crate::cli::command;
 use crate::support::{LONG, Place, wait_until};
@@ -26,7 +27,7 @@ async fn a_group_is_behind_by_the_records_that_it_has_not_read() {
     let names = Topics::new(&kafka.topic_prefix);
     kafka::topics::create(&kafka, &names, &Topic::ALL).await.unwrap();
     let topic = names.name(Topic::Discovered).clone();
-    let (on, name) = (kafka.clone(), topic.clone());
+    let (on, name, status) = (kafka.clone(), topic.clone(), names.name(Topic::JobStatus).clone());
     let write = move || {
         let mut writer = SoleWriter::take_over(&on, "tests").unwrap();
         // Two transactions of five records in each partition: each ends with a mark that is no record.
@@ -36,6 +37,9 @@ async fn a_group_is_behind_by_the_records_that_it_has_not_read() {
                 (0..4).flat_map(|partition| (0..5).map(move |it| record(it).to_partition(partition))).collect();
             writer.commit(&records).unwrap();
         }
+        let statuses: Vec<OutRecord> =
+            (0..7).map(|it| OutRecord::new(&status, format!("job-{it}"), "no status", Headers::new())).collect();
+        writer.commit(&statuses).unwrap();
     };
     tokio::task::spawn_blocking(write).await.unwrap();
     let group = place.topic("ap");
@@ -55,15 +59,26 @@ async fn a_group_is_behind_by_the_records_that_it_has_not_read() {
     let mut scheduler = place.service("scheduler", &["scheduler"]).set("MAILTIDE_SCHEDULER_LAG_INTERVAL", "1s");
     scheduler.start().ready().await;
     let url = format!("http://{}/metrics", scheduler.logged("Admin port open", "address").await);
-    let gauge = format!("mailtide_consumer_lag{{group=\"{group}\",topic=\"gmail.message.discovered\"}}");
-    for (stands, lag) in [(stands, 25), ((0..4).map(|partition| (at(partition), 11)).collect(), 0)] {
-        kafka::groups::move_to(&kafka, &group, &stands).await.unwrap();
+    let says = async |group: &str, topic: &str, lag: u64| {
+        let gauge = format!("mailtide_consumer_lag{{group=\"{group}\",topic=\"{topic}\"}}");
         wait_until(LONG, &format!("the metric says {lag}"), || async {
             let Ok(answer) = reqwest::get(&url).await else { return false };
             let text = answer.text().await.unwrap();
             text.lines().any(|line| line.strip_prefix(&gauge).is_some_and(|value| value.trim() == lag.to_string()))
         })
         .await;
+    };
+    for (stands, lag) in [(stands, 25), ((0..4).map(|partition| (at(partition), 11)).collect(), 0)] {
+        kafka::groups::move_to(&kafka, &group, &stands).await.unwrap();
+        says(&group, "gmail.message.discovered", lag).await;
     }
-    assert_eq!(scheduler.stop(), 0);
+    // The projector, which stands in Postgres: it has not begun yet, then it has read everything.
+    says(READER, "gmail.job.status", 7).await;
+    let mut projector = place.service("projector", &["projector"]);
+    projector.start();
+    says(READER, "gmail.job.status", 0).await;
+    let all = lag(&place, &[]).await;
+    let stands = all["groups"].as_array().unwrap().iter().find(|it| it["group"] == READER).unwrap();
+    assert_eq!(stands["lag"], 0, "{all}");
+    assert_eq!((projector.stop(), scheduler.stop()), (0, 0));
 }

@@ -163,8 +163,51 @@ pub struct Lag {
 /// # Errors
 /// When the brokers do not answer.
 pub async fn lags(settings: &Settings, groups: &[String], topics: &[Arc<str>]) -> Result<Vec<Lag>, Error> {
+    let ends = ends(settings, topics).await?;
+    let mut lags = Vec::new();
+    for (group, committed) in all_committed(settings, groups, ends.keys().cloned().collect()).await? {
+        let stands = topics.iter().filter(|topic| committed.keys().any(|it| it.topic == **topic));
+        stands.for_each(|topic| lags.extend(behind(&group, topic, &committed, &ends)));
+    }
+    exact(settings, lags).await
+}
+
+/// The same for somebody whose next offsets are kept elsewhere, in all of `topics`.
+///
+/// # Errors
+/// When the brokers do not answer.
+pub async fn lags_from(
+    settings: &Settings,
+    group: &str,
+    next: &BTreeMap<TopicPartition, i64>,
+    topics: &[Arc<str>],
+) -> Result<Vec<Lag>, Error> {
+    let ends = ends(settings, topics).await?;
+    let lags = topics.iter().flat_map(|topic| behind(group, topic, next, &ends)).collect();
+    exact(settings, lags).await
+}
+
+/// How far a group is behind in each partition of a topic.
+fn behind(
+    group: &str,
+    topic: &Arc<str>,
+    next: &BTreeMap<TopicPartition, i64>,
+    ends: &BTreeMap<TopicPartition, (i64, i64)>,
+) -> Vec<Lag> {
+    let of_topic = ends.iter().filter(|(it, _)| it.topic == *topic);
+    of_topic
+        .map(|(partition, (low, end))| {
+            let committed = next.get(partition).copied();
+            let lag = (end - committed.unwrap_or(*low).max(*low)).max(0).unsigned_abs();
+            Lag { group: group.to_owned(), partition: partition.clone(), committed, end: *end, lag }
+        })
+        .collect()
+}
+
+/// Where each partition of these topics begins and ends; a topic that is not there has none.
+async fn ends(settings: &Settings, topics: &[Arc<str>]) -> Result<BTreeMap<TopicPartition, (i64, i64)>, Error> {
     let asked: Vec<Arc<str>> = topics.to_vec();
-    let ends = ask(settings, "Finding where topics end", None, move |consumer| {
+    ask(settings, "Finding where topics end", None, move |consumer| {
         let mut ends = BTreeMap::new();
         for topic in asked {
             let count = match cluster::partition_count(consumer, &topic, ANSWER) {
@@ -178,21 +221,7 @@ pub async fn lags(settings: &Settings, groups: &[String], topics: &[Arc<str>]) -
         }
         Ok(ends)
     })
-    .await?;
-    let mut lags = Vec::new();
-    for (group, committed) in all_committed(settings, groups, ends.keys().cloned().collect()).await? {
-        for topic in topics {
-            if !committed.keys().any(|it| it.topic == *topic) {
-                continue;
-            }
-            for (partition, (low, end)) in ends.iter().filter(|(it, _)| it.topic == *topic) {
-                let committed = committed.get(partition).copied();
-                let lag = (end - committed.unwrap_or(*low).max(*low)).max(0).unsigned_abs();
-                lags.push(Lag { group: group.clone(), partition: partition.clone(), committed, end: *end, lag });
-            }
-        }
-    }
-    exact(settings, lags).await
+    .await
 }
 
 /// The committed offsets of many groups, in the order of their names; each question is a client of its own, some at a

@@ -20,6 +20,12 @@ pub struct Position {
     pub next_offset: i64,
 }
 
+/// The projection that the projector writes: jobs, and what connections are.
+pub const JOBS: &str = "jobs";
+
+/// What the projector is listed as among those that read topics: its offsets are here, with what it wrote for them.
+pub const READER: &str = "projector (in Postgres)";
+
 /// A step of a projection in a partition.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Move {

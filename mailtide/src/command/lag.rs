@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kafka::groups::{self, Group};
-use kafka::reader::{Inspector, TopicPartition};
+use kafka::reader::TopicPartition;
 use kafka::topics::{Topic, Topics};
 use runtime::Shutdown;
 use serde::Serialize;
-use store::{Store, projection};
+use store::Store;
+use store::projection::{self, READER};
 
 use super::{ask, now, rfc3339};
 use crate::cli::Lag;
@@ -19,9 +20,6 @@ use crate::settings::Settings;
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_secs(2);
-
-/// What the projector is listed as: its offsets are in Postgres, with what it wrote for them.
-const PROJECTOR: &str = "projector (in Postgres)";
 
 /// The topics that somebody reads on and on.
 const READ: [Topic; 5] = [Topic::Poll, Topic::Discovered, Topic::Fetched, Topic::JobStatus, Topic::ConnectionStatus];
@@ -89,12 +87,12 @@ async fn look(lag: &Lag, settings: &Settings) -> anyhow::Result<Vec<Behind>> {
     };
     let mut lags = groups::lags(kafka, &asked, &topics).await?;
     if lag.groups.is_empty() {
-        lags.extend(groups::exact(kafka, projector(settings).await).await?);
+        lags.extend(projector(settings).await?);
     }
     let found = lags.into_iter().map(|it| {
         let TopicPartition { topic, partition } = it.partition;
         Behind {
-            members: (it.group != PROJECTOR).then(|| known.get(&it.group).map_or(0, |group| group.members)),
+            members: (it.group != READER).then(|| known.get(&it.group).map_or(0, |group| group.members)),
             group: it.group,
             topic: topic.to_string(),
             partition: Some(partition),
@@ -106,26 +104,18 @@ async fn look(lag: &Lag, settings: &Settings) -> anyhow::Result<Vec<Behind>> {
     Ok(if lag.partitions { found.collect() } else { by_topic(found.collect()) })
 }
 
-/// Where the projector stands, if Postgres is within reach.
-async fn projector(settings: &Settings) -> Vec<groups::Lag> {
-    let Ok(store) = Store::connect(&settings.store) else { return Vec::new() };
-    let Ok(positions) = projection::positions(&store, projector::PROJECTION).await else { return Vec::new() };
-    let next: BTreeMap<(String, i32), i64> =
-        positions.into_iter().map(|it| ((it.topic, it.partition), it.next_offset)).collect();
-    let Ok(inspector) = Inspector::new(&settings.kafka) else { return Vec::new() };
+/// How far the projector is behind, if Postgres is within reach.
+async fn projector(settings: &Settings) -> Result<Vec<groups::Lag>, groups::Error> {
+    let Ok(store) = Store::connect(&settings.store) else { return Ok(Vec::new()) };
+    let Ok(positions) = projection::positions(&store, projection::JOBS).await else { return Ok(Vec::new()) };
+    let stands = |it: projection::Position| {
+        let partition = TopicPartition { topic: it.topic.into(), partition: it.partition };
+        (partition, it.next_offset)
+    };
+    let next = positions.into_iter().map(stands).collect();
     let names = Topics::new(&settings.kafka.topic_prefix);
-    let mut found = Vec::new();
-    for topic in [Topic::JobStatus, Topic::ConnectionStatus] {
-        let name = names.name(topic);
-        let Ok(ends) = inspector.ends(name).await else { continue };
-        for (partition, ends) in (0..).zip(ends) {
-            let committed = next.get(&(name.to_string(), partition)).copied();
-            let lag = (ends.end - committed.unwrap_or(ends.low).max(ends.low)).max(0).unsigned_abs();
-            let partition = TopicPartition { topic: name.clone(), partition };
-            found.push(groups::Lag { group: PROJECTOR.to_owned(), partition, committed, end: ends.end, lag });
-        }
-    }
-    found
+    let topics = [Topic::JobStatus, Topic::ConnectionStatus].map(|topic| names.name(topic).clone());
+    groups::lags_from(&settings.kafka, READER, &next, &topics).await
 }
 
 /// The partitions of a topic together.

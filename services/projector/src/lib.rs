@@ -33,7 +33,7 @@ use crate::batch::{Batch, Positions, SOURCES};
 use crate::write::{Writer, Written};
 
 /// The projection's name in the store.
-pub const PROJECTION: &str = "jobs";
+pub const PROJECTION: &str = store::projection::JOBS;
 
 /// The topics that the projector reads and writes.
 const TOPICS: [Topic; 3] = [Topic::JobStatus, Topic::ConnectionStatus, Topic::DeadLetter];

@@ -69,7 +69,7 @@ pub async fn run(settings: Settings, health: Health, shutdown: Shutdown) -> anyh
     let office =
         Office { producer: producer.clone(), topic: topics.name(Topic::Poll).clone(), store, settings, shutdown };
     let lag = async {
-        lag::measure(&office.settings.kafka, office.settings.lag_interval, &office.shutdown).await;
+        lag::measure(&office.settings.kafka, &office.store, office.settings.lag_interval, &office.shutdown).await;
         Ok(())
     };
     let result = tokio::try_join!(office.run(Round::Sync, checks.0), office.run(Round::Audit, checks.1), lag);
