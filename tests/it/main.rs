@@ -41,6 +41,7 @@ mod pipeline_handover;
 mod pipeline_input;
 mod projector;
 mod push;
+mod registry_tls;
 mod replay;
 mod scheduler;
 mod secrets;

@@ -64,6 +64,9 @@ impl Client {
             let wrong = |why: &dyn std::fmt::Display| Error::Setup(format!("{}: {why}", file.display()));
             let pem = std::fs::read(file).map_err(|error| wrong(&error))?;
             let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| wrong(&error))?;
+            if certificates.is_empty() {
+                return Err(wrong(&"there is no certificate in it; it must be in PEM"));
+            }
             http = certificates.into_iter().fold(http, reqwest::ClientBuilder::add_root_certificate);
         }
         let http = http.build().map_err(|error| Error::Setup(words(&error)))?;
