@@ -17,10 +17,10 @@ use crate::house::{House, Mailbox, gmail};
 use crate::support::{LONG, Record, wait_for, wait_until};
 
 /// A message counts as gone a minute after it was announced, and one that Gmail cannot give is tried for half a minute.
-const PATIENCE: Duration = Duration::from_secs(240);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
 
 /// Many of the messages of the simulated Gmail that our own budget would let through in a minute only.
-const QUICK: (&str, &str) = ("MAILTIDE_GMAIL_QUOTA_USER_MINUTE", "1000000");
+pub(crate) const QUICK: (&str, &str) = ("MAILTIDE_GMAIL_QUOTA_USER_MINUTE", "1000000");
 
 /// One record, as far as the fetcher's promises speak of it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -94,12 +94,12 @@ pub(crate) async fn all_fetched(house: &Arc<House>) {
 }
 
 /// How many records of a mailbox a topic has.
-async fn count(house: &House, topic: &str, mailbox: &Mailbox) -> usize {
+pub(crate) async fn count(house: &House, topic: &str, mailbox: &Mailbox) -> usize {
     by_key(&house.committed(topic).await).get(&mailbox.id.to_string()).map_or(0, Vec::len)
 }
 
 /// Waits until so many messages of a mailbox are fetched, and gives them.
-async fn fetched(house: &House, mailbox: &Mailbox, count: usize) -> Vec<Value> {
+pub(crate) async fn fetched(house: &House, mailbox: &Mailbox, count: usize) -> Vec<Value> {
     let what = format!("{count} messages of {} are fetched", mailbox.email);
     let found = wait_for(PATIENCE, &what, || async {
         let mut all = by_key(&house.committed("gmail.message.fetched").await);
@@ -111,7 +111,7 @@ async fn fetched(house: &House, mailbox: &Mailbox, count: usize) -> Vec<Value> {
     found.into_iter().map(|(_, value)| value).collect()
 }
 
-fn fault(mailbox: &Mailbox, call: &str, fault: Fault) -> Rule {
+pub(crate) fn fault(mailbox: &Mailbox, call: &str, fault: Fault) -> Rule {
     let mailboxes = vec![mailbox.email.clone()];
     let calls = vec![call.to_owned()];
     Rule { mailboxes, calls, probability: 1.0, after: 0, times: None, from_ms: None, until_ms: None, fault }

@@ -14,7 +14,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 
-use crate::fetcher::{all_fetched, by_key};
+use crate::fetcher::{PATIENCE, QUICK, all_fetched, by_key, faults};
 use crate::house::{House, session};
 use crate::support::{LONG, wait_until};
 
@@ -113,5 +113,58 @@ async fn each_announcement_is_fetched_once_and_in_order_under_kill_9() {
     }
     all_fetched(&house).await;
     assert_eq!(house.committed("gmail.dead.letter").await.len(), junk);
+    services.stop().await;
+}
+
+/// The count above finds the damage that the lane's protections keep away: where offsets are committed outside of the
+/// transaction, what was in one when the process was killed is never fetched.
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_9_does_damage_where_offsets_are_committed_outside_the_transaction() {
+    /// Each is likely to do it: of the time in which something is fetched, most is spent in a transaction.
+    const ROUNDS: usize = 20;
+    let house = House::with("fetch-harmed", &[QUICK]).await;
+    let services = house.open().await;
+    let mut mailboxes = Vec::new();
+    for number in 0..6 {
+        mailboxes.push(house.mailbox(&format!("m{number}")).await);
+    }
+    let mut fetcher = house.process("fetcher", "fetcher").set("KAFKA_FAULTS", "dawdle,offsets-outside");
+    fetcher.start().ready().await;
+    let mut found = Vec::new();
+    for _ in 0..ROUNDS {
+        let before = house.committed("gmail.message.fetched").await.len();
+        for mailbox in &mailboxes {
+            mailbox.deliver(20);
+            house.sync(mailbox).await;
+        }
+        wait_until(PATIENCE, "some are fetched", || async {
+            house.committed("gmail.message.fetched").await.len() > before
+        })
+        .await;
+        fetcher.kill();
+        fetcher.start();
+        // Whatever was skipped, the last of each mailbox comes after it.
+        for mailbox in &mailboxes {
+            mailbox.deliver(1);
+            house.sync(mailbox).await;
+        }
+        wait_until(PATIENCE, "the last of each mailbox is fetched", || async {
+            let announced = by_key(&house.committed("gmail.message.discovered").await);
+            let fetched = by_key(&house.committed("gmail.message.fetched").await);
+            announced.iter().all(|(key, all)| {
+                let last = all.last().map(|(named, _)| named);
+                fetched.get(key).is_some_and(|all| all.iter().any(|(named, _)| Some(named) == last))
+            })
+        })
+        .await;
+        found = faults(&house).await;
+        if !found.is_empty() {
+            break;
+        }
+    }
+    assert!(
+        found.iter().any(|fault| fault.contains("owed")),
+        "{ROUNDS} kills did no harm that the count finds: {found:?}"
+    );
     services.stop().await;
 }

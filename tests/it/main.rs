@@ -22,6 +22,7 @@ mod demo;
 mod docker;
 mod fetcher;
 mod fetcher_chaos;
+mod fetcher_paths;
 mod gmail;
 mod gmail_batch;
 mod grow;

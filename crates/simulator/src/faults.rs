@@ -263,6 +263,11 @@ impl Faults {
         self.any.store(false, Ordering::Release);
     }
 
+    /// Ends the rules that are for this mailbox alone.
+    pub(crate) fn clear_of(&self, email: &str) {
+        self.lock().rules.retain(|active| active.rule.mailboxes != [email]);
+    }
+
     /// The rules, each with how many calls it hit.
     pub(crate) fn rules(&self) -> Vec<(Rule, u64)> {
         self.lock().rules.iter().map(|active| (active.rule.clone(), active.hit)).collect()

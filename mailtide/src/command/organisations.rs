@@ -8,6 +8,7 @@ use store::organisations::{self, Organisation};
 use store::{Store, fetching};
 
 use super::{now, rfc3339};
+use crate::WrongUse;
 use crate::cli::{Filter, Organisations};
 use crate::output;
 use crate::service;
@@ -64,7 +65,9 @@ async fn filter(what: Filter, store: &Store) -> anyhow::Result<()> {
         ("--not-sender", given.not_senders.len()),
         ("--mime-type", given.mime_types.len()),
     ] {
-        anyhow::ensure!(count <= FetchFilter::MOST, "{option} is given {count} times; at most {}", FetchFilter::MOST);
+        if count > FetchFilter::MOST {
+            return Err(WrongUse(format!("{option} is given {count} times; at most {}", FetchFilter::MOST)).into());
+        }
     }
     if clear || !given.is_empty() {
         fetching::set_filter(store, organisation, &given).await?;

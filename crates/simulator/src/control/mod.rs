@@ -370,6 +370,11 @@ impl Control {
         self.world.faults.clear();
     }
 
+    /// Ends the faults that are for this mailbox alone.
+    pub fn clear_faults_of(&self, email: &str) {
+        self.world.faults.clear_of(email);
+    }
+
     /// The fault rules, each with how many calls it hit.
     pub fn faults(&self) -> Vec<(Rule, u64)> {
         self.world.faults.rules()
