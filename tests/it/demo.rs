@@ -36,11 +36,15 @@ async fn played(place: &Place, arguments: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), format!("{printed}\n{said}"))
 }
 
-/// The numbers of the table's row for `mailbox`: delivered, discovered, missing, twice, unknown.
+/// The numbers of the table's row for `mailbox`: delivered, discovered, missing, twice, unknown. How many are fetched by
+/// then, which is in between, goes by the quota: no more than were discovered.
 fn row(printed: &str, mailbox: &str) -> Vec<usize> {
     let row = printed.lines().find(|line| line.starts_with('│') && line.contains(mailbox));
     let row = row.unwrap_or_else(|| panic!("no row for {mailbox} in {printed}"));
-    row.split_whitespace().filter_map(|word| word.parse().ok()).collect()
+    let mut numbers: Vec<usize> = row.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    let fetched = numbers.remove(2);
+    assert!(fetched <= numbers[1], "{fetched} fetched in {row}");
+    numbers
 }
 
 #[tokio::test]

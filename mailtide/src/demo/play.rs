@@ -12,7 +12,7 @@ use simulator::{Control, Delivery, Mails};
 use super::mail::{Post, ROUNDS};
 use super::report::{Report, Row};
 use super::screen::Screen;
-use super::watch::{Watch, count_committed, job_id};
+use super::watch::{Watch, count_announced, count_fetched, job_id};
 use crate::command::sync;
 use crate::http::Client;
 
@@ -163,14 +163,15 @@ impl Play {
 
     /// Compares what Gmail lists with what is committed, and asks the API how each job ended.
     pub(super) async fn report(&self, watch: &Watch, kafka: &kafka::Settings) -> anyhow::Result<Report> {
-        let announced = count_committed(kafka).await?;
+        let (announced, fetched) = (count_announced(kafka).await?, count_fetched(kafka).await?);
         let nothing = HashMap::new();
         let mut report = Report::default();
         for target in &self.targets {
             let truth = self.control.messages(&target.post.address)?;
             let truth: HashSet<MessageId> = truth.iter().map(|message| MessageId::new(&message.id)).collect();
-            let found = announced.get(&target.connection).unwrap_or(&nothing);
-            report.rows.push(Row::compare(&target.post.address, &truth, found));
+            let [announced, fetched] =
+                [&announced, &fetched].map(|counted| counted.get(&target.connection).unwrap_or(&nothing));
+            report.rows.push(Row::compare(&target.post.address, &truth, announced, fetched));
         }
         let states: Vec<String> = stream::iter(self.jobs.values())
             .map(|job| self.final_state(&job.path))

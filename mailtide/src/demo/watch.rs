@@ -5,14 +5,17 @@ use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use domain::{ConnectionId, GmailJobStatusChanged, GmailMessageDiscovered, JobId, JobState, MessageId};
+use domain::{
+    ConnectionId, GmailJobStatusChanged, GmailMessageDiscovered, GmailMessageFetched, JobId, JobState, MessageId,
+};
+use events::Event;
 use kafka::reader::{Inspector, TopicPartition};
 use kafka::snapshot::read_all;
 use kafka::topics::{Topic, Topics};
 use kafka::{OwnedRecord, Reader};
 use tokio::task::JoinHandle;
 
-use super::report::Announced;
+use super::report::Counted;
 use super::screen::{Screen, clock};
 
 /// Of one batch, this many events are shown one by one.
@@ -167,27 +170,44 @@ fn job_line(status: &GmailJobStatusChanged, address: &str) -> String {
     line
 }
 
-/// Everything that is committed now, counted by a reader of its own from the topic's start.
-pub(super) async fn count_committed(settings: &kafka::Settings) -> anyhow::Result<Announced> {
+/// Everything that is announced by now, counted by a reader of its own from the topic's start.
+pub(super) async fn count_announced(settings: &kafka::Settings) -> anyhow::Result<Counted> {
+    let id = |event: GmailMessageDiscovered| (event.connection_id, event.message_id);
+    count_committed(settings, Topic::Discovered, id).await
+}
+
+/// The same of what is fetched.
+pub(super) async fn count_fetched(settings: &kafka::Settings) -> anyhow::Result<Counted> {
+    let id = |event: GmailMessageFetched| (event.connection_id, event.message_id);
+    count_committed(settings, Topic::Fetched, id).await
+}
+
+async fn count_committed<T: Event>(
+    settings: &kafka::Settings,
+    topic: Topic,
+    id: impl Fn(T) -> (ConnectionId, MessageId) + Send + 'static,
+) -> anyhow::Result<Counted> {
     let topics = Topics::new(&settings.topic_prefix);
-    let counted = Arc::new(Mutex::new((Announced::new(), 0_usize)));
+    let topic = topics.name(topic);
+    let counted = Arc::new(Mutex::new((Counted::new(), 0_usize)));
     let count = {
         let counted = Arc::clone(&counted);
         move |record: OwnedRecord| {
-            let event = events::decode::<GmailMessageDiscovered>(record.value.as_deref().unwrap_or_default());
+            let event = events::decode::<T>(record.value.as_deref().unwrap_or_default());
             let mut counted = counted.lock().unwrap_or_else(PoisonError::into_inner);
             match event {
                 Ok(event) => {
-                    *counted.0.entry(event.connection_id).or_default().entry(event.message_id).or_default() += 1;
+                    let (connection, message) = id(event);
+                    *counted.0.entry(connection).or_default().entry(message).or_default() += 1;
                 }
                 Err(_) => counted.1 += 1,
             }
         }
     };
-    read_all(settings, "demo-check", topics.name(Topic::Discovered), count).await?;
-    let (announced, undecoded) = std::mem::take(&mut *counted.lock().unwrap_or_else(PoisonError::into_inner));
-    anyhow::ensure!(undecoded == 0, "{undecoded} records of {} do not decode", topics.name(Topic::Discovered));
-    Ok(announced)
+    read_all(settings, "demo-check", topic, count).await?;
+    let (counted, undecoded) = std::mem::take(&mut *counted.lock().unwrap_or_else(PoisonError::into_inner));
+    anyhow::ensure!(undecoded == 0, "{undecoded} records of {topic} do not decode");
+    Ok(counted)
 }
 
 /// The id in an answer of the API.
