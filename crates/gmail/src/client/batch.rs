@@ -318,8 +318,7 @@ impl Inner {
     /// How many messages the budget has read at once.
     fn affordable(&self, mailbox: Mailbox, access: &Access) -> usize {
         let most = self.gate.most(&access.account, Some(mailbox.connection_id), access.shares);
-        let calls = most.parts.min(most.units / self.tariff.price(Method::MessagesGet));
-        usize::try_from(calls).unwrap_or(usize::MAX).max(1)
+        usize::try_from(most.calls(self.tariff.price(Method::MessagesGet))).unwrap_or(usize::MAX)
     }
 
     async fn post(

@@ -49,6 +49,10 @@ impl Amount {
         self.0 as f64 / 1_000.0
     }
 
+    pub(super) const fn half(self) -> Self {
+        Self(self.0 / 2)
+    }
+
     fn minus(self, other: Self) -> Self {
         Self(self.0.saturating_sub(other.0))
     }
@@ -89,7 +93,7 @@ impl Bucket {
             window: u64::try_from(window.as_nanos()).unwrap_or(u64::MAX),
             limit,
             dearest,
-            cap: Amount(limit.0 / RESERVE_PART),
+            cap: reserve(limit),
             needed: [lump(limit, dearest), Amount::ZERO],
             turns_at: born + window,
             credit: 0,
@@ -100,7 +104,7 @@ impl Bucket {
 
     /// The reserve when no lump is about.
     fn least_reserve(&self) -> Amount {
-        Amount(self.limit.0 / RESERVE_PART)
+        reserve(self.limit)
     }
 
     /// The reserve that growth goes by: the largest that was needed in the last window.
@@ -213,7 +217,7 @@ impl Bucket {
         if limit > was {
             // Whoever had the gained part may have just let a lump through.
             let gained = lump(limit.minus(was), self.dearest);
-            let kept = self.needed[0].max(self.needed[1]).max(Amount(was.0 / RESERVE_PART));
+            let kept = self.needed[0].max(self.needed[1]).max(reserve(was));
             self.need(kept.plus(gained));
             self.turns_at = self.at + self.window();
         } else {
@@ -249,10 +253,15 @@ impl Bucket {
     }
 }
 
+/// What credit and calls in flight may come to under `limit` when no lump is about.
+pub(super) fn reserve(limit: Amount) -> Amount {
+    Amount(limit.0 / RESERVE_PART)
+}
+
 /// The most that one call may cost under `limit`, if none costs more than `dearest`.
 pub(super) fn lump(limit: Amount, dearest: Amount) -> Amount {
     // With half of the limit kept for one lump there is still growth.
-    dearest.min(Amount(limit.0 / 2)).max(Amount(limit.0 / RESERVE_PART))
+    dearest.min(limit.half()).max(reserve(limit))
 }
 
 fn nanos(duration: Duration) -> i128 {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use domain::ConnectionId;
 use tokio::time::Instant;
 
-use super::bucket::{Amount, Bucket, lump};
+use super::bucket::{Amount, Bucket, lump, reserve};
 use crate::{Quota, Settings};
 
 /// The user's and the project's minute.
@@ -116,11 +116,20 @@ impl Terms {
 
     /// The most that one admission may cost.
     pub(super) fn most(&self, shares: u32) -> Amount {
-        let user = lump(self.user_limit(shares), self.dearest);
+        self.least(shares, |limit| lump(limit, self.dearest))
+    }
+
+    /// What a batch is best worth: half of the smallest reserve.
+    pub(super) fn batch(&self, shares: u32) -> Amount {
+        self.least(shares, |limit| reserve(limit).half())
+    }
+
+    /// The least of what `of` says of each budget that a call is paid from.
+    fn least(&self, shares: u32, of: impl Fn(Amount) -> Amount) -> Amount {
         // Without a part it waits for one.
         let project = (self.part > 0.0).then(|| self.project_minute_limit());
         let project = [project, self.project_day_limit().filter(|_| self.part > 0.0)];
-        project.into_iter().flatten().map(|limit| lump(limit, self.dearest)).fold(user, Amount::min)
+        project.into_iter().flatten().map(&of).fold(of(self.user_limit(shares)), Amount::min)
     }
 
     /// Calls at a time that are not live and no catch-up: those find a quarter of the places free.

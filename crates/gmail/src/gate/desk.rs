@@ -461,7 +461,7 @@ impl<W> Desk<W> {
         self.lines.len()
     }
 
-    /// The most that one admission may cost and the most parts it should have just now.
+    /// What a batch is best worth, in units, and the most parts it should have just now.
     pub(super) fn most(
         &self,
         now: Instant,
@@ -474,7 +474,7 @@ impl<W> Desk<W> {
         let shares = known.clone().map(|line| line.shares).fold(shares.max(1), u32::max);
         let line = known.into_iter().find(|line| line.connection == connection);
         let at_once = line.map_or((self.terms.concurrency / shares).max(1), |line| line.ceiling.now(now));
-        (self.terms.most(shares).as_units() as u32, at_once)
+        (self.terms.batch(shares).as_units() as u32, at_once)
     }
 }
 

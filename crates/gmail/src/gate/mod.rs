@@ -53,7 +53,8 @@ pub struct Admission<'a> {
     pub shares: u32,
     /// Its priority.
     pub lane: Lane,
-    /// Its price in quota units; of a batch that of all its parts. At most [`Most::units`].
+    /// Its price in quota units; of a batch that of all its parts. Much more than [`Most::units`] is refused, unless it is
+    /// what a single call may cost.
     pub units: u32,
     /// As how many calls Gmail counts it: a batch's parts, else 1.
     pub parts: u32,
@@ -61,14 +62,22 @@ pub struct Admission<'a> {
     pub deadline: Instant,
 }
 
-/// How large a batch should be at most.
+/// How large a batch should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Most {
-    /// What it may cost in units; a dearer admission is refused. Some 0.75 s worth of the budget, or the dearest single
-    /// call if that is more.
+    /// What it is best worth in units: some 0.37 s of the budget, half of what may be under way. More would not be read
+    /// faster: a larger batch leaves no room for the credit of the next one to grow in while Gmail answers.
     pub units: u32,
     /// Calls that the account may have under way at a time, at least 1. It is less for a while after a push-back.
     pub parts: u32,
+}
+
+impl Most {
+    /// How many calls of this price a batch should hold, at least one: those that come nearest to what it is best worth.
+    pub fn calls(&self, price: u32) -> u32 {
+        let price = price.max(1);
+        self.parts.min((self.units + price / 2) / price).max(1)
+    }
 }
 
 /// Leave to make one call, until dropped or [`Permit::charged`]. To be held until the answer is there: until then Gmail may charge the call.
@@ -228,7 +237,7 @@ impl Gate {
         Ok(Permit { inner: self.inner.clone(), held })
     }
 
-    /// How large a batch of a connection should be at most. `shares` as in [`Admission`].
+    /// How large a batch of a connection should be. `shares` as in [`Admission`].
     pub fn most(&self, account: &Account, connection: Option<ConnectionId>, shares: u32) -> Most {
         let (units, parts) = self.inner.lock().desk.most(Instant::now(), account, connection, shares);
         Most { units, parts }

@@ -197,7 +197,8 @@ async fn calls_at_a_time_are_halved_by_a_push_back_and_grow_again() {
 async fn a_batch_counts_as_its_parts_and_what_is_too_large_is_said() {
     let (gate, account) = (gate(), Account::new("a"));
     let most = gate.most(&account, None, 1);
-    assert_eq!(most, Most { units: 100, parts: 10 });
+    assert_eq!(most, Most { units: 37, parts: 10 });
+    assert_eq!([1, 5, 20, 100].map(|price| most.calls(price)), [10, 7, 2, 1]);
     let batch = |parts| Admission { parts, ..call(&account, Lane::Fetch, 20 * parts, 30 * SECOND) };
     assert_eq!(gate.admit(batch(6)).await.unwrap_err(), Refused::TooDear { units: 120, most: 100 });
     let first = gate.admit(Admission { units: 5, ..batch(9) }).await.unwrap();
@@ -206,6 +207,32 @@ async fn a_batch_counts_as_its_parts_and_what_is_too_large_is_said() {
     drop((first, one));
     drop(gate.admit(batch(5)).await.unwrap());
     assert_at_rest(&gate).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mailbox_that_is_read_in_batches_uses_its_minute_though_answers_take_their_time() {
+    for (tariff, limit) in [(Tariff::SINCE_2026_05, 6_000.0), (Tariff::BEFORE_2026_05, 15_000.0)] {
+        let quota = Quota { concurrency: 50, ..settings().quota };
+        let settings = Settings { tariff, quota, ..settings() };
+        let gate = Gate::new(&settings, Service::Poller);
+        let account = Account::new("a");
+        let limit = limit * settings.quota.poller;
+        for latency in [20, 100, 300].map(Duration::from_millis) {
+            // A budget begins as if its predecessor had just made the dearest call.
+            let (warm, end) = (Instant::now() + 130 * SECOND, Instant::now() + 430 * SECOND);
+            let mut used = 0;
+            while Instant::now() < end {
+                let calls = gate.most(&account, None, 1).calls(tariff.get);
+                let batch = Admission { parts: calls, ..call(&account, Lane::Fetch, tariff.get * calls, 60 * SECOND) };
+                let permit = gate.admit(batch).await.unwrap();
+                used += if Instant::now() > warm { batch.units } else { 0 };
+                tokio::time::sleep(latency).await;
+                drop(permit);
+            }
+            let part = f64::from(used) / (limit * 5.0);
+            assert!((0.98..=1.0).contains(&part), "{tariff}, {latency:?}: {part}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
