@@ -9,7 +9,7 @@ use domain::filter::Pattern;
 use domain::{ConnectionId, OrganisationId};
 use store::keys::Scope;
 
-pub(crate) use repair::{DeadLetters, Grow, Lag, Replay, Verify};
+pub(crate) use repair::{DeadLetters, Grow, Lag, Replay, Restore, Verify};
 
 /// Turns Gmail mailboxes into an exactly-once stream on Kafka.
 #[derive(Debug, Parser)]
@@ -51,6 +51,9 @@ pub(crate) enum Command {
     /// Create the topics, or check them
     #[command(subcommand)]
     Topics(Topics),
+    /// Make the state of mailboxes anew when Kafka was lost
+    #[command(subcommand)]
+    State(State),
     /// Create and list organisations, and say where their consents may lead back to
     #[command(subcommand)]
     Organisations(Organisations),
@@ -118,6 +121,12 @@ pub(crate) enum Topics {
     Check(Output),
     /// Give the topics keyed by connection more partitions and move every mailbox there, while all services are stopped
     Grow(Grow),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum State {
+    /// Write the state of every living connection from what Postgres knows, and ask for its open jobs again
+    Restore(Restore),
 }
 
 #[derive(Debug, Subcommand)]

@@ -89,7 +89,7 @@ async fn run(cli: Cli, mut settings: Settings) -> anyhow::Result<Outcome> {
     metrics::describe();
     settings.effective.log();
     let shutdown = Shutdown::on_signals()?;
-    if let Command::Replay(_) = cli.command
+    if let Command::Replay(_) | Command::State(_) = cli.command
         && !registry::register(&settings.registry, |error| eprintln!("{error}"), &shutdown).await?
     {
         return Ok(Outcome::Failed);
@@ -111,6 +111,7 @@ async fn run(cli: Cli, mut settings: Settings) -> anyhow::Result<Outcome> {
         Command::Dev(dev) => dev::run(&dev, cli.config.as_deref(), settings, metrics, shutdown).await?,
         Command::Demo(demo) => return demo::run(&demo, cli.config.as_deref(), shutdown).await,
         Command::Topics(topics) => return command::topics::run(topics, &settings, &shutdown).await,
+        Command::State(cli::State::Restore(ask)) => return command::state::restore(&ask, &settings, &shutdown).await,
         Command::Organisations(what) => command::organisations::run(what, &settings).await?,
         Command::Keys(keys) => command::keys::run(keys, &settings).await?,
         Command::Tokens(tokens) => command::tokens::run(tokens, &settings).await?,
@@ -138,6 +139,7 @@ const fn is_service(command: &Command) -> bool {
         | Command::Simulator => true,
         Command::Demo(_)
         | Command::Topics(_)
+        | Command::State(_)
         | Command::Organisations(_)
         | Command::Keys(_)
         | Command::Tokens(_)
@@ -165,6 +167,7 @@ const fn reads_records(command: &Command) -> bool {
         | Command::Fetcher
         | Command::Simulator
         | Command::Topics(_)
+        | Command::State(_)
         | Command::Organisations(_)
         | Command::Keys(_)
         | Command::Tokens(_)

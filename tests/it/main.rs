@@ -48,6 +48,7 @@ mod scheduler;
 mod secrets;
 mod simulator;
 mod stack;
+mod state_restore;
 mod store;
 mod tokens;
 mod verify;

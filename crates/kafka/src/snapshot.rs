@@ -89,6 +89,20 @@ fn decided(
             let count = cluster::partition_count(consumer, &name_of, SILENCE)?;
             (0..count).map(|it| cluster::log_ends(consumer, &name_of, it, SILENCE).map(|(_, end)| end)).collect()
         };
+        // A topic that was just made may have its leaders elsewhere than the brokers last said.
+        let ends = |consumer: &BaseConsumer<Context>| -> Result<Vec<i64>, KafkaError> {
+            loop {
+                let error = match ends(consumer) {
+                    Ok(ends) => return Ok(ends),
+                    Err(error) => error,
+                };
+                let cause = Cause::from(error.clone());
+                if cause.is_permanent() || cause.is_unknown_topic() || Instant::now() >= deadline {
+                    return Err(error);
+                }
+                std::thread::sleep(WAIT);
+            }
+        };
         let targets = ends(&uncommitted)?;
         while ends(committed)?.iter().zip(&targets).any(|(stable, target)| stable < target) {
             if Instant::now() >= deadline {

@@ -1,6 +1,7 @@
 //! Jobs, as the topics tell of them.
 
 mod list;
+mod open;
 
 use domain::{ConnectionId, JobId, JobState, OrganisationId, PollGmailConnection, Progress, Timestamp, Trigger};
 use serde_json::Value;
@@ -12,6 +13,7 @@ use crate::row::Reader;
 use crate::{Error, Store};
 
 pub use list::{Filter, Page, list};
+pub use open::{of_connections, orphaned};
 
 /// The step of a row that no fact has reached yet; every fact's step is at least 0.
 pub(crate) const NO_FACT: i64 = -1;

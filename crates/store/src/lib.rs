@@ -16,6 +16,7 @@ pub mod fetching;
 pub mod idempotency;
 pub mod jobs;
 pub mod keys;
+pub mod living;
 mod migrate;
 pub mod organisations;
 pub mod projection;

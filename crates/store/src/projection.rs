@@ -116,6 +116,19 @@ pub async fn wipe(store: &Store, projection: &str, retained_since: Timestamp) ->
     tx.commit().await
 }
 
+/// Forgets where a projection stands in these topics, so that they are read from their start. The rows stay: facts that
+/// were read before change nothing. A projector that still runs is fenced.
+///
+/// # Errors
+/// [`Error::Unavailable`] while Postgres is away.
+pub async fn forget_positions(store: &Store, projection: &str, topics: &[String]) -> Result<(), Error> {
+    let session = store.session("forget where the projection stands").await?;
+    session
+        .execute("DELETE FROM projector_offsets WHERE projection = $1 AND topic = ANY($2)", &[&projection, &topics])
+        .await
+        .map(drop)
+}
+
 /// Compares and moves. A partition that another writer has moved meanwhile is told by name.
 async fn move_offsets(tx: &Tx<'_>, projection: &str, moves: &[Move]) -> Result<(), Error> {
     let topics: Vec<&str> = moves.iter().map(|step| step.topic.as_str()).collect();

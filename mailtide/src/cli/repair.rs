@@ -238,3 +238,23 @@ pub(crate) struct Grow {
     #[command(flatten)]
     pub(crate) output: Output,
 }
+
+#[derive(Debug, Args)]
+#[command(after_help = "Only for topics that hold no state: a new Kafka, or one whose topics are gone. Stop ingress, \
+                        scheduler, pollers and fetchers first. A run that was interrupted is taken up by the same \
+                        command, and until it has come to its end pollers refuse to start. What the lost topics announced \
+                        is not known any more: mail of the owed window is announced again under its own event id.")]
+pub(crate) struct Restore {
+    /// How far back before its cursor each mailbox is listed: Gmail keeps spam and trash for 30 days, and mail that was
+    /// kept back in them is known to the lost state only. Less announces less again
+    #[arg(long = "margin", value_name = "HOURS", default_value_t = 31 * 24, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) margin_hours: u32,
+    /// Only count what would be written
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Do not ask first
+    #[arg(long)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}

@@ -9,6 +9,8 @@ pub(crate) mod keys;
 pub(crate) mod lag;
 pub(crate) mod organisations;
 pub(crate) mod replay;
+pub(crate) mod state;
+mod stopped;
 pub(crate) mod sync;
 pub(crate) mod tail;
 pub(crate) mod tokens;

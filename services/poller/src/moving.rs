@@ -1,12 +1,17 @@
 //! Records of the state topic for whoever moves mailboxes while no poller runs.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use domain::ConnectionId;
 use domain::mailbox::record::MailboxState;
 use kafka::{Headers, OutRecord, OwnedRecord};
 
 use crate::key::{self, StateKey};
-use crate::publish::{ABSORBED, PARTITIONS};
+use crate::publish::{ABSORBED, ACTIVE, PARTITIONS};
+
+/// The partition count that a record names which keeps pollers from its partition: no topic has as few.
+pub(crate) const BAR: i32 = 0;
 
 /// The mailbox that a key of the state topic belongs to: as its state, or as a chunk beside it. None if the key is nothing
 /// of ours.
@@ -63,6 +68,30 @@ pub fn moved(record: &OwnedRecord, partition: i32, partitions: i32, absorbed: i6
     OutRecord { value, headers, ..out }
 }
 
+/// A mailbox's state, where it belongs; `is_active`: whether it is to be woken as soon as it is restored.
+pub fn state(topic: &Arc<str>, state: &MailboxState, is_active: bool) -> OutRecord {
+    let mut headers = Headers::new();
+    headers.push(PARTITIONS, state.partitions.to_string());
+    headers.push(ABSORBED, state.absorbed.to_string());
+    if is_active {
+        headers.push(ACTIVE, Bytes::from_static(b"1"));
+    }
+    let (id, partitions) = (state.connection_id, state.partitions);
+    OutRecord::new(topic, key::of(id), events::encode(state), headers).to_partition(home(id, partitions))
+}
+
+/// A record under the id of nobody that keeps pollers from the partition that it is in, until it is tombstoned.
+pub fn bar(topic: &Arc<str>, nobody: ConnectionId) -> OutRecord {
+    let mut headers = Headers::new();
+    headers.push(PARTITIONS, BAR.to_string());
+    OutRecord::new(topic, key::of(nobody), Bytes::new(), headers)
+}
+
+/// Whether a record is a [`bar`].
+pub fn is_bar(record: &OwnedRecord) -> bool {
+    stamp(record) == Some(BAR)
+}
+
 fn number<T: std::str::FromStr>(record: &OwnedRecord, name: &str) -> Option<T> {
     let value: &Bytes = record.headers.get(name)?;
     std::str::from_utf8(value).ok()?.parse().ok()
@@ -83,7 +112,7 @@ mod tests {
         let mut headers = Headers::new();
         headers.push(PARTITIONS, "4");
         headers.push(ABSORBED, "99");
-        headers.push(crate::publish::ACTIVE, "1");
+        headers.push(ACTIVE, "1");
         let record = |key: Bytes, value: Bytes, headers| OwnedRecord {
             topic: "state".into(),
             partition: 1,

@@ -7,6 +7,7 @@ use kafka::InputRecord;
 use kafka::lane::{Refused, Restore, Restored};
 
 use crate::key::StateKey;
+use crate::moving::BAR;
 use crate::publish::{ABSORBED, ACTIVE, PARTITIONS};
 use crate::slot::Stored;
 
@@ -85,6 +86,10 @@ impl Restore for Rebuild {
     }
 
     fn finish(mut self) -> Result<Restored<Part>, Refused> {
+        if self.foreign.values().any(|stamp| *stamp == BAR) {
+            let why = "The state was being made anew, and is not whole; run `mailtide state restore` to its end";
+            return Err(Refused(why.to_owned()));
+        }
         if let (Some(stamp), Some(place)) = (self.foreign.into_values().next(), self.place) {
             return Err(Refused(format!(
                 "The state in {place}, was written for {stamp} partitions, but the topic has {}: \

@@ -19,6 +19,7 @@ mod live;
 mod owed;
 mod policy;
 mod push;
+pub mod rebuilt;
 pub mod record;
 mod remembered;
 pub mod reply;

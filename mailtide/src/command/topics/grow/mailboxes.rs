@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use anyhow::bail;
 use bytes::Bytes;
 use kafka::snapshot::{Spans, Step};
 use kafka::topics::Topic;
@@ -64,6 +65,9 @@ pub(super) async fn survey(growth: &Growth<'_>) -> anyhow::Result<Survey> {
             let (mut known, mut moving) = (BTreeSet::new(), BTreeSet::new());
             for record in latest(&kafka, &topic, partition)?.values() {
                 let Some(id) = record.key.as_deref().and_then(moving::owner) else { continue };
+                if moving::is_bar(record) {
+                    bail!("a restore of the state was interrupted: end it with `mailtide state restore`, then grow");
+                }
                 known.insert(id);
                 if let Some(absorbed) = moving::absorbed(record) {
                     let most = survey.absorbed.entry(partition).or_default();

@@ -25,6 +25,7 @@ use serde_json::json;
 use crate::cli::Grow;
 use crate::command::ask::{self, Answer};
 use crate::command::journal::Journal;
+use crate::command::stopped;
 use crate::output;
 use crate::settings::Settings;
 use crate::{Outcome, WrongUse};
@@ -47,7 +48,7 @@ struct Growth<'a> {
 
 impl Growth<'_> {
     fn group(&self, service: &str) -> String {
-        format!("{}{service}", self.kafka.topic_prefix)
+        stopped::group(self.kafka, service)
     }
 
     fn name(&self, topic: Topic) -> &Arc<str> {
@@ -72,7 +73,7 @@ pub(super) async fn run(ask: &Grow, settings: &Settings, shutdown: &Shutdown) ->
             return Ok(Outcome::Done);
         }
     };
-    refuse_while_running(&growth).await?;
+    stopped::refuse_while_running(growth.kafka).await?;
     let fetching = Fetching::look(&growth).await?;
     fetching.refuse(ask)?;
     refuse_while_behind(&growth, ask).await?;
@@ -138,21 +139,6 @@ async fn growth<'a>(
     Ok((from < to).then_some(Growth { kafka, names, from, to, shutdown }))
 }
 
-/// Refuses while a poller or a fetcher is in its group.
-async fn refuse_while_running(growth: &Growth<'_>) -> anyhow::Result<()> {
-    for service in ["poller", "fetcher"] {
-        let known = groups::find(growth.kafka, &growth.group(service)).await?;
-        if let Some(members) = known.map(|known| known.members).filter(|members| *members > 0) {
-            bail!(
-                "the group {} has {members} members: stop every {service}, and ingress and scheduler too; one that was \
-                 killed is a member until its session times out",
-                growth.group(service)
-            );
-        }
-    }
-    Ok(())
-}
-
 /// Refuses while somebody else's group has not read what there is: of a mailbox that moves, what comes next would come to
 /// it before what it has left.
 async fn refuse_while_behind(growth: &Growth<'_>, ask: &Grow) -> anyhow::Result<()> {
@@ -188,7 +174,7 @@ async fn carry_out(growth: &Growth<'_>, found: &Found, starts: BTreeMap<TopicPar
     let but_last: Vec<Topic> = Topic::CO_PARTITIONED.into_iter().filter(|topic| *topic != LAST).collect();
     topics::grow(kafka, &growth.names, &but_last, growth.to).await?;
     // Whoever saw the topics before they grew, and came since.
-    refuse_while_running(growth).await?;
+    stopped::refuse_while_running(growth.kafka).await?;
     let poller = IdleGroup::new(kafka, &growth.group("poller"))?;
     (writer, _) = blocking(writer, move |writer| writer.commit_moving(&[], &poller, &starts)).await?;
     let Some(mut writer) = commands::carry_out(growth, writer, plan).await? else { return Ok(false) };
@@ -199,7 +185,7 @@ async fn carry_out(growth: &Growth<'_>, found: &Found, starts: BTreeMap<TopicPar
         None => return Ok(false),
     }
     writer = found.fetching.carry_out(growth, writer).await?;
-    refuse_while_running(growth).await?;
+    stopped::refuse_while_running(growth.kafka).await?;
     let done = crate::command::journal::removal(&growth.names, Plan::KEY.to_owned());
     let _ = blocking(writer, move |writer| writer.commit(&[done])).await?;
     topics::grow(kafka, &growth.names, &[LAST], growth.to).await?;
