@@ -17,6 +17,8 @@ use std::time::Duration;
 
 use clap::Parser;
 use runtime::Shutdown;
+use runtime::telemetry::Metrics;
+use runtime::trace::{self, Traces};
 
 use crate::cli::{Cli, Command};
 use crate::settings::Settings;
@@ -47,6 +49,9 @@ const WRONG_USE: u8 = 2;
 
 /// How long tasks that outlive their command may hold up the end.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// How long the last traces may take to be delivered at the end.
+const TRACES: Duration = Duration::from_secs(3);
 
 /// Runs the command line of this process. Exit codes: 0 done, 1 failed, 2 wrong use.
 pub fn main() -> ExitCode {
@@ -81,13 +86,23 @@ pub fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli, mut settings: Settings) -> anyhow::Result<Outcome> {
-    if !is_service(&cli.command) && !settings.is_set("log.filter") {
+    if service_name(&cli.command).is_none() && !settings.is_set("log.filter") {
         // The operator's commands speak for themselves, and what the Kafka client grumbles about passes.
         settings.telemetry.filter = "warn,kafka::client=error".to_owned();
     }
     let metrics = runtime::telemetry::init(&settings.telemetry)?;
     metrics::describe();
     settings.effective.log();
+    let traces = match service_name(&cli.command) {
+        Some(service) => trace::init(&settings.trace, service, &settings.kafka.instance)?,
+        None => Traces::NONE,
+    };
+    let ended = Box::pin(carry_out(cli, settings, metrics)).await;
+    traces.shut_down(TRACES).await;
+    ended
+}
+
+async fn carry_out(cli: Cli, settings: Settings, metrics: Metrics) -> anyhow::Result<Outcome> {
     let shutdown = Shutdown::on_signals()?;
     if let Command::Replay(_) | Command::State(_) = cli.command
         && !registry::register(&settings.registry, |error| eprintln!("{error}"), &shutdown).await?
@@ -127,16 +142,17 @@ async fn run(cli: Cli, mut settings: Settings) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// Whether the command runs until it is told to stop, and logs as it goes.
-const fn is_service(command: &Command) -> bool {
+/// What those who read our traces call a command that runs until it is told to stop, and logs as it goes; none for all
+/// others.
+const fn service_name(command: &Command) -> Option<&'static str> {
     match command {
-        Command::Dev(_)
-        | Command::Ingress
-        | Command::Scheduler
-        | Command::Poller
-        | Command::Fetcher
-        | Command::Projector(_)
-        | Command::Simulator => true,
+        Command::Dev(_) => Some("mailtide-dev"),
+        Command::Ingress => Some("mailtide-ingress"),
+        Command::Scheduler => Some("mailtide-scheduler"),
+        Command::Poller => Some("mailtide-poller"),
+        Command::Fetcher => Some("mailtide-fetcher"),
+        Command::Projector(_) => Some("mailtide-projector"),
+        Command::Simulator => Some("mailtide-simulator"),
         Command::Demo(_)
         | Command::Topics(_)
         | Command::State(_)
@@ -150,7 +166,7 @@ const fn is_service(command: &Command) -> bool {
         | Command::DeadLetters(_)
         | Command::Lag(_)
         | Command::Verify(_)
-        | Command::Health(_) => false,
+        | Command::Health(_) => None,
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use runtime::settings::{Effective, Origin, Problem, Source};
-use runtime::{health, telemetry};
+use runtime::{health, telemetry, trace};
 use secrecy::SecretString;
 use url::Url;
 
@@ -13,6 +13,8 @@ use url::Url;
 pub(crate) struct Settings {
     /// Logs.
     pub(crate) telemetry: telemetry::Settings,
+    /// Traces.
+    pub(crate) trace: trace::Settings,
     /// The admin port.
     pub(crate) admin: health::Settings,
     /// The broker.
@@ -88,6 +90,7 @@ pub(crate) fn load(file: Option<&Path>, overrides: BTreeMap<String, String>) -> 
 
 fn read(mut source: Source) -> Result<Settings, Failure> {
     let telemetry = telemetry::Settings::read(&mut source);
+    let trace = trace::Settings::read(&mut source);
     let admin = health::Settings::read(&mut source);
     let kafka = kafka::Settings::read(&mut source);
     let store = store::Settings::read(&mut source);
@@ -103,6 +106,7 @@ fn read(mut source: Source) -> Result<Settings, Failure> {
     let effective = source.finish().map_err(Failure::Problems)?;
     Ok(Settings {
         telemetry,
+        trace,
         admin,
         kafka,
         store,

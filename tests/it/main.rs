@@ -51,4 +51,5 @@ mod stack;
 mod state_restore;
 mod store;
 mod tokens;
+mod traces;
 mod verify;

@@ -32,6 +32,12 @@ impl TraceParent {
         Self { span_id: if random_span == 0 { 1 } else { random_span }, ..self }
     }
 
+    /// The same, recorded or not.
+    #[must_use]
+    pub const fn sampled(self, sampled: bool) -> Self {
+        Self { sampled, ..self }
+    }
+
     /// The trace.
     pub const fn trace_id(self) -> u128 {
         self.trace_id

@@ -10,6 +10,7 @@ use domain::{ConnectionId, OrganisationId, Timestamp, TokenVersion};
 use http::HeaderValue;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use moka::sync::Cache;
+use runtime::trace::{Parent, Span};
 use secrecy::ExposeSecret;
 use tokio::time::Instant;
 use url::Url;
@@ -18,7 +19,7 @@ use crate::gate::{Admission, Gate, Refused};
 use crate::token::{Access, IDLE, TokenSource, Tokens};
 use crate::transport::{self, Answered};
 use crate::verdict::{self, Refusal, Verdict};
-use crate::{Settings, Tariff, metric, query, wire};
+use crate::{Settings, Tariff, metric, query, trace, wire};
 
 mod base64_json;
 mod batch;
@@ -109,14 +110,21 @@ impl Client {
         let left =
             call.deadline.map(|deadline| Duration::from_millis(deadline.since(now()).as_millis().unsigned_abs()));
         let patience = left.map_or(self.inner.call_timeout, |left| left.min(self.inner.call_timeout));
-        let attempt = self.inner.call(mailbox, call, began + patience, &mut ledger);
+        let span = span(mailbox, call);
+        let attempt = span.scope(self.inner.call(mailbox, call, began + patience, &mut ledger));
         let result = match tokio::time::timeout(patience, attempt).await {
             Ok(result) => result,
             // Not so much as sent: that says nothing about the page.
             Err(_) if ledger.units == 0 => Err(CallError::Throttled { until: None }),
             Err(_) => Err(CallError::Transient { detail: format!("No answer within {patience:?}") }),
         };
-        metric::called(query::method(&call.request), outcome(&result), began.elapsed());
+        let outcome = outcome(&result);
+        span.set("mailtide.gmail.units", i64::from(ledger.units));
+        span.set("mailtide.gmail.outcome", outcome);
+        if result.is_err() {
+            span.fail(outcome);
+        }
+        metric::called(query::method(&call.request), outcome, began.elapsed());
         Answer { result, date: ledger.date, units: ledger.units, token_version: ledger.token_version }
     }
 }
@@ -172,7 +180,7 @@ impl Inner {
             parts: 1,
             deadline,
         };
-        let _permit = self.gate.admit(admission).await.map_err(not_admitted)?;
+        let _permit = trace::admitted(self.gate.admit(admission)).await.map_err(not_admitted)?;
         // Spent from here on, whatever comes of it.
         ledger.units += units;
         let (http, url) = (self.http(mailbox.connection_id), query::url(&self.api_url, &call.request));
@@ -238,6 +246,14 @@ fn bearer(access: &Access) -> Option<HeaderValue> {
     // Kept out of debug output and of HTTP/2's table of repeated headers.
     value.set_sensitive(true);
     Some(value)
+}
+
+/// The span of a call, in the trace of the job that it serves, or of what is worked on here.
+fn span(mailbox: Mailbox, call: &Call) -> Span {
+    let parent = call.trace.as_deref().map_or(Parent::Current, |trace| Parent::Remote(Some(trace)));
+    let span = trace::of(query::method(&call.request), mailbox, parent);
+    span.set("mailtide.gmail.lane", call.lane.as_str());
+    span
 }
 
 fn outcome<T>(result: &Result<T, CallError>) -> &'static str {

@@ -24,6 +24,7 @@ mod query;
 mod settings;
 pub mod tariff;
 pub mod token;
+mod trace;
 mod transport;
 mod verdict;
 mod wire;

@@ -6,6 +6,7 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, RequestBuilder, Response};
 use url::{Host, Url};
 
+use crate::trace::Asked;
 use crate::{Error, Settings};
 
 /// A whole answer.
@@ -51,18 +52,37 @@ pub(crate) fn client(settings: &Settings, url: &Url) -> Result<Client, Error> {
 /// Sends a request and reads its whole answer, unless it is larger than `limit` bytes unpacked. The caller bounds
 /// the time.
 pub(crate) async fn fetch(request: RequestBuilder, limit: u64) -> Result<Answered, Failure> {
-    let mut response = start(request).await?;
-    let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
-    let body = rest(response, limit).await?;
-    Ok(Answered { status, headers, body })
+    let (mut asked, response) = ask(request);
+    let answered = async {
+        let mut response = response.await?;
+        let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
+        let body = rest(response, limit).await?;
+        Ok(Answered { status, headers, body })
+    };
+    answered.await.inspect(|answered| asked.answered(answered.status)).inspect_err(|failure| asked.failed(failure))
 }
 
 /// Sends a request and waits for the head of its answer.
 pub(crate) async fn start(request: RequestBuilder) -> Result<Response, Failure> {
-    request.send().await.map_err(|error| {
-        let words = words(&error);
-        if error.is_connect() { Failure::Connect(words) } else { Failure::BrokeOff(words) }
-    })
+    let (mut asked, response) = ask(request);
+    response.await.inspect(|response| asked.answered(response.status())).inspect_err(|failure| asked.failed(failure))
+}
+
+/// The request as it is told, and what sends it.
+fn ask(request: RequestBuilder) -> (Asked, impl Future<Output = Result<Response, Failure>>) {
+    let (client, request) = request.build_split();
+    let asked = request.as_ref().map_or_else(|_| Asked::none(), Asked::new);
+    let response = async move {
+        let response = match request {
+            Ok(request) => client.execute(request).await,
+            Err(error) => Err(error),
+        };
+        response.map_err(|error| {
+            let words = words(&error);
+            if error.is_connect() { Failure::Connect(words) } else { Failure::BrokeOff(words) }
+        })
+    };
+    (asked, response)
 }
 
 /// Reads the body of an answer, unless it is larger than `limit` bytes unpacked.

@@ -23,6 +23,7 @@ mod settings;
 pub mod snapshot;
 mod statistics;
 pub mod topics;
+pub mod trace;
 pub mod writer;
 
 pub use error::Cause;

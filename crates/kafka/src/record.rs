@@ -56,6 +56,12 @@ impl Headers {
         self.own.push((name.into(), value));
     }
 
+    /// Gives the headers of a name that are this record's own another value.
+    pub fn replace(&mut self, name: &str, value: impl Into<Bytes>) {
+        let value = value.into();
+        self.own.iter_mut().filter(|(known, _)| known == name).for_each(|(_, old)| *old = Some(value.clone()));
+    }
+
     fn all(&self) -> impl Iterator<Item = &Header> {
         self.shared.iter().flat_map(|shared| shared.iter()).chain(&self.own)
     }

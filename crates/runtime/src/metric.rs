@@ -83,5 +83,12 @@ pub const BUILD_INFO: Metric = Metric::gauge("mailtide_build_info", &["version"]
 pub const READY: Metric =
     Metric::gauge("mailtide_ready", &["check"], "1 while the readiness check passes, 0 while it does not");
 
+/// Spans that ended and were to be told.
+pub(crate) const TRACE_SPANS: Metric = Metric::counter(
+    "mailtide_trace_spans_total",
+    &["outcome"],
+    "Recorded spans that ended: `delivered` to the collector, `failed` on the way, or `dropped` because too many waited",
+);
+
 /// The metrics of every process.
-pub const ALL: &[Metric] = &[BUILD_INFO, READY];
+pub const ALL: &[Metric] = &[BUILD_INFO, READY, TRACE_SPANS];

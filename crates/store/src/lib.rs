@@ -26,6 +26,7 @@ pub mod schedule;
 mod session;
 mod settings;
 mod token;
+pub mod trace;
 
 use std::sync::Arc;
 use std::time::Duration;

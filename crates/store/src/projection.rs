@@ -88,6 +88,7 @@ pub async fn apply(store: &Store, projection: &str, batch: Batch) -> Result<Appl
     moves.sort_unstable();
     let jobs = fold_jobs(jobs);
     let connections = fold_connections(connections);
+    let _span = crate::trace::statement("INSERT jobs connection_states");
     let mut session = store.session("apply a batch of facts").await?;
     let tx = session.transaction().await?;
     move_offsets(&tx, projection, &moves).await?;

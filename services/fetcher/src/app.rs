@@ -292,7 +292,13 @@ impl Partition {
             let waited = item.record.timestamp.and_then(|written| u64::try_from(at.as_millis() - written).ok());
             metric::ended(outcome, waited.map(Duration::from_millis));
             match outcome {
-                Outcome::Fetched(record) | Outcome::Gone(record) => out.push(assignment, record.clone()),
+                Outcome::Fetched(record) | Outcome::Gone(record) => {
+                    let mut record = record.clone();
+                    if let Some(trace) = out.trace(assignment, kafka::trace::parent_of(&record.headers)) {
+                        record.headers.replace(kafka::trace::TRACE_PARENT, trace);
+                    }
+                    out.push(assignment, record);
+                }
                 Outcome::Dead(record) => {
                     let (partition, offset) = (item.record.partition, item.record.offset);
                     tracing::warn!(partition, offset, "An announcement was put aside");

@@ -57,14 +57,7 @@ fn filtered(rule: Rule) {
 }
 
 pub(crate) fn read(trouble: Option<&Trouble>, took: Duration) {
-    let outcome = match trouble {
-        None => "ok",
-        Some(Trouble::Single) => "single",
-        Some(Trouble::Throttled(_)) => "throttled",
-        Some(Trouble::Failing(_)) => "failing",
-        Some(Trouble::Refused(..)) => "refused",
-        Some(Trouble::Revoked(_)) => "revoked",
-    };
+    let outcome = trouble.map_or("ok", Trouble::as_str);
     counter!(READINGS.name, "outcome" => outcome).increment(1);
     histogram!(READING_SECONDS.name).record(took);
 }

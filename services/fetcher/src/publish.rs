@@ -39,18 +39,26 @@ impl Names {
 /// The event that follows from an announcement, in its partition and under its key.
 pub(crate) fn fetched(names: &Names, record: &OwnedRecord, fetched: &GmailMessageFetched, at: Timestamp) -> OutRecord {
     let frame = events::encode(fetched);
-    let parent = record.headers.get(headers::TRACE_PARENT).and_then(|value| TraceParent::parse(value).ok());
-    let span = match parent {
-        Some(parent) => parent.child(rand::random()),
-        None => TraceParent::new(rand::random(), rand::random()),
-    };
-    let headers = Envelope::new(SOURCE, at, span).headers(fetched, &frame);
+    let headers = Envelope::new(SOURCE, at, trace(record)).headers(fetched, &frame);
     OutRecord {
         topic: names.fetched.clone(),
         partition: Some(record.partition),
         key: record.key.clone(),
         value: Some(frame),
         headers: headers.into(),
+    }
+}
+
+/// What follows from a record bears the reading's span where that is of the same trace, and the record's own where it is
+/// not: every span that is named has to be told. Where none are told it is a next one.
+fn trace(record: &OwnedRecord) -> TraceParent {
+    let parent = record.headers.get(headers::TRACE_PARENT).and_then(|value| TraceParent::parse(value).ok());
+    let reading = runtime::trace::current().and_then(|reading| reading.parse::<TraceParent>().ok());
+    match (parent, reading) {
+        (Some(parent), Some(reading)) if parent.trace_id() != reading.trace_id() => parent,
+        (_, Some(reading)) => reading,
+        (Some(parent), None) => parent.child(rand::random()),
+        (None, None) => TraceParent::new(rand::random(), rand::random()),
     }
 }
 

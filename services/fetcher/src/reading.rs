@@ -110,6 +110,19 @@ pub(crate) enum Trouble {
     Revoked(TokenVersion),
 }
 
+impl Trouble {
+    /// The name in metrics and traces.
+    pub(crate) const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Single => "single",
+            Self::Throttled(_) => "throttled",
+            Self::Failing(_) => "failing",
+            Self::Refused(..) => "refused",
+            Self::Revoked(_) => "revoked",
+        }
+    }
+}
+
 /// What a reading came to.
 #[derive(Debug)]
 pub(crate) struct Report {

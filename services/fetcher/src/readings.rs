@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use domain::TokenVersion;
 use kafka::lane::{Assignment, DoneSender};
+use runtime::trace::{Span, is_on};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
@@ -14,6 +15,9 @@ use crate::app::Done;
 use crate::mailboxes::Mailboxes;
 use crate::publish::Names;
 use crate::reading::{self, Due};
+
+/// The most traces that one reading is told of.
+const TRACES: usize = 32;
 
 /// Mailboxes waiting for their turn, and those being read.
 pub(crate) struct Readings<M> {
@@ -64,7 +68,12 @@ impl<M: Mailboxes> Readings<M> {
         *running += 1;
         let run = async move {
             let begun = Instant::now();
-            let report = reading::read(&*mailboxes, &names, &due, oldest).await;
+            let span = span_of(&due);
+            let report = span.scope(reading::read(&*mailboxes, &names, &due, oldest)).await;
+            if let Some(trouble) = &report.trouble {
+                span.fail(trouble.as_str());
+            }
+            drop(span);
             let took = begun.elapsed();
             // What no lane wants any more is dropped.
             let _ = done.send(assignment, Done::Read { key, report, took }).await;
@@ -95,4 +104,21 @@ impl<M: Mailboxes> Readings<M> {
     pub(crate) fn is_busy(&self, patience: Duration) -> bool {
         self.running > 0 && self.started.is_some_and(|started| started.elapsed() < patience)
     }
+}
+
+/// The span of a reading: a part of the first record's trace, which points at those of the others.
+fn span_of(due: &[Due]) -> Span {
+    let Some(first) = due.first().filter(|_| is_on()) else { return Span::default() };
+    let mut parents: Vec<&str> = Vec::new();
+    for parent in due.iter().filter_map(|due| kafka::trace::parent_of(&due.record.headers)) {
+        if !parents.contains(&parent) && parents.len() < TRACES {
+            parents.push(parent);
+        }
+    }
+    let span = kafka::trace::process_all(&first.record.topic, due.len(), parents, None);
+    span.set_with("messaging.destination.partition.id", || first.record.partition.to_string());
+    if let Some(key) = &first.record.key {
+        span.set_with("mailtide.connection.id", || String::from_utf8_lossy(key).into_owned());
+    }
+    span
 }

@@ -8,6 +8,7 @@ use events::TraceParent;
 use events::headers::{Envelope, TRACE_PARENT};
 use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use kafka::{OutRecord, Producer};
+use runtime::trace::Parent;
 use sha2::{Digest, Sha256};
 use store::Store;
 use store::keys::{KeyIdentity, Scope};
@@ -202,11 +203,15 @@ impl App {
         at: Timestamp,
         trace: TraceParent,
     ) -> Result<(), Problem> {
+        let span = kafka::trace::send(&self.commands, Parent::Current);
+        span.set_with("messaging.kafka.message.key", || connection.to_string());
+        let trace = span.traceparent().and_then(|span| span.parse().ok()).unwrap_or(trace);
         let frame = events::encode(command);
         let headers = Envelope::new("urn:mailtide:ingress", at, trace).headers(command, &frame);
         let record = OutRecord::new(&self.commands, connection.to_string(), frame, headers.into());
         // It waits at most for `kafka.delivery_timeout`.
         self.producer.send(&record).await.map(drop).map_err(|error| {
+            span.fail("not_acknowledged");
             tracing::warn!(%error, "Cannot write a command");
             Code::BrokerUnavailable.into()
         })

@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::Request;
+use axum::http::{Method, Request};
 use axum::response::{IntoResponse, Response};
+use events::headers::TRACE_PARENT;
 use futures_util::FutureExt;
+use runtime::trace::{self, Beginning, Kind, Parent, Span};
 use tokio::sync::Semaphore;
 use tower::ServiceExt;
 
@@ -47,11 +49,13 @@ impl Guarded {
     {
         let begun = Instant::now();
         let uri = request.uri().clone();
+        let span = if trace::is_on() { span_of(&request) } else { Span::default() };
         let response = match self.slots.try_acquire() {
             Err(_) => Code::Overloaded.into_response(),
             Ok(_slot) => {
                 metrics::in_flight(self.in_flight - self.slots.available_permits());
                 let answered = AssertUnwindSafe(self.router.clone().oneshot(request.map(Body::new))).catch_unwind();
+                let answered = span.scope(answered);
                 let timeout = if metrics::is_attachment(uri.path()) { self.patience } else { self.timeout };
                 match tokio::time::timeout(timeout, answered).await {
                     Ok(Ok(Ok(response))) => response,
@@ -66,8 +70,42 @@ impl Guarded {
         };
         metrics::in_flight(self.in_flight - self.slots.available_permits());
         metrics::answered(uri.path(), response.status(), begun.elapsed());
+        span.set("http.response.status_code", i64::from(response.status().as_u16()));
+        // What the caller did wrong is not ours to mend (semantic conventions, "HTTP server").
+        if response.status().is_server_error() {
+            span.fail(response.status().as_str().to_owned());
+        }
         problem::finish(response, uri.path())
     }
+}
+
+/// The span of a request, a part of its caller's trace. Of the path only the route is told.
+fn span_of<B>(request: &Request<B>) -> Span {
+    // What a client makes up must not become a name of ours.
+    let method = match request.method() {
+        method @ (&Method::GET
+        | &Method::POST
+        | &Method::PUT
+        | &Method::PATCH
+        | &Method::DELETE
+        | &Method::HEAD
+        | &Method::OPTIONS) => method.as_str(),
+        _ => "_OTHER",
+    };
+    let route = metrics::route(request.uri().path());
+    let name = match route {
+        Some(route) => format!("{method} {route}"),
+        None => method.to_owned(),
+    };
+    let parent = request.headers().get(TRACE_PARENT).and_then(|value| value.to_str().ok());
+    let parent = Parent::Remote(parent);
+    let span = Span::with(Beginning { kind: Kind::Server, name: name.into(), parent, at: None, links: Vec::new() });
+    span.set("http.request.method", method.to_owned());
+    span.set("url.scheme", "http");
+    if let Some(route) = route {
+        span.set("http.route", route);
+    }
+    span
 }
 
 #[cfg(test)]

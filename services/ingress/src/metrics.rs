@@ -105,10 +105,15 @@ fn route_of(path: &str) -> usize {
     ROUTES.iter().position(|route| is_of(route, path)).unwrap_or(ROUTES.len())
 }
 
+/// The route that a path is counted for, as it is declared; none for what matches none.
+pub(crate) fn route(path: &str) -> Option<&'static str> {
+    ROUTES.get(route_of(path)).copied()
+}
+
 /// Whether a path is counted for a route of its own.
 #[cfg(test)]
 pub(crate) fn is_known(path: &str) -> bool {
-    route_of(path) < ROUTES.len()
+    route(path).is_some()
 }
 
 /// Whether a path is an attachment's.

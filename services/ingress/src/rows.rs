@@ -63,9 +63,10 @@ impl Rows {
 
     /// Ends when the row is there, be it by the projector, or when the answer may be given anyhow.
     pub(crate) async fn insert(&self, command: PollGmailConnection, answer: Answer) -> Result<(), Unavailable> {
+        let span = store::trace::statement("INSERT jobs");
         let (done, inserted) = oneshot::channel();
         self.queue.try_send(Waiting { command, answer, done }).map_err(|_| Unavailable)?;
-        inserted.await.unwrap_or(Err(Unavailable))
+        inserted.await.unwrap_or(Err(Unavailable)).inspect_err(|Unavailable| span.fail("unavailable"))
     }
 }
 

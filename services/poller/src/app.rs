@@ -23,6 +23,7 @@ use crate::partition::{Found, Partition};
 use crate::publish::{self, Publisher};
 use crate::restore::{Part, Rebuild};
 use crate::slot::{self, Broken, Slot};
+use crate::walks::Walks;
 use crate::{key, metric};
 
 /// How long after the start of a call its answer is worth waiting for with what is already to be written.
@@ -48,6 +49,7 @@ pub struct Shared<M> {
 pub struct Poller<M> {
     shared: Arc<Shared<M>>,
     calls: Calls<M>,
+    walks: Walks,
     /// Tells the quota how many partitions are ours.
     holding: Option<Holding>,
     partition_count: i32,
@@ -72,6 +74,7 @@ impl<M: Mailboxes> Poller<M> {
         Self {
             shared,
             calls,
+            walks: Walks::default(),
             holding,
             partition_count: handle.partitions,
             partitions: BTreeMap::new(),
@@ -154,6 +157,7 @@ impl<M: Mailboxes> Poller<M> {
                     if event.state.is_terminal() {
                         metric::job_ended(&event);
                     }
+                    self.walks.told(&event);
                     publisher.job(&event, trace.as_ref());
                 }
                 Action::Connection(event) => publisher.connection(key.clone(), &event),
@@ -181,9 +185,13 @@ impl<M: Mailboxes> Poller<M> {
 
     /// Takes one command in.
     fn command(&mut self, assignment: Assignment, record: &InputRecord<'_>, at: Timestamp, out: &mut Outbox) {
+        let process = kafka::trace::process(record);
         let command = match self.read(record) {
             Ok(command) => command,
-            Err(reason) => return self.refuse(assignment, record, &reason, at, out),
+            Err(reason) => {
+                process.fail("dead_letter");
+                return self.refuse(assignment, record, &reason, at, out);
+            }
         };
         let (id, job, organisation) = (command.connection_id(), command.job_id(), command.organisation_id());
         let is_forget = matches!(command, Command::Forget(_));
@@ -191,13 +199,13 @@ impl<M: Mailboxes> Poller<M> {
         if is_forget && !partition.knows(id) {
             return;
         }
-        let trace = publish::trace(record);
+        let trace = self.walks.begin(assignment, &command, &process).or_else(|| publish::trace(record));
         let (found, broke) = partition.wake(id, organisation);
         let reason = match found {
             Found::Awake(awake) => {
                 awake.absorbed = record.offset + 1;
                 match self.input(assignment, id, Some(Input::Command(command, trace.clone())), at, out) {
-                    Ok(()) => return,
+                    Ok(()) => return self.taken(assignment, id, job),
                     Err(reason) => reason,
                 }
             }
@@ -211,8 +219,16 @@ impl<M: Mailboxes> Poller<M> {
         }
         if let Some(job) = job {
             let event = failed(job, id, organisation, at, code::QUARANTINED, set_aside_because(&reason));
+            self.walks.told(&event);
             Publisher::new(&self.shared.topics, assignment, out, at).job(&event, trace.as_ref());
         }
+    }
+
+    /// A mailbox took a command in.
+    fn taken(&mut self, assignment: Assignment, id: ConnectionId, job: Option<JobId>) {
+        let (Some(job), Some(partition)) = (job, self.partitions.get_mut(&assignment.partition)) else { return };
+        let waits = || partition.awake(id).is_some_and(|awake| awake.mailbox.jobs().iter().any(|of| of.job_id == job));
+        self.walks.taken(job, waits);
     }
 
     /// Reads a command, and checks that it is where it belongs.
@@ -293,6 +309,7 @@ impl<M: Mailboxes> Poller<M> {
                 deadline: job.deadline,
                 ..failed(job.job_id, id, organisation, at, code::QUARANTINED, set_aside_because(reason))
             };
+            self.walks.told(&event);
             publisher.job(&event, job.trace.as_ref());
         }
         let event = GmailConnectionStatusChanged {
@@ -389,6 +406,7 @@ impl<M: Mailboxes> App for Poller<M> {
     fn closed(&mut self, assignment: Assignment) {
         self.partitions.remove(&assignment.partition);
         self.calls.forget(assignment);
+        self.walks.closed(assignment);
         self.hold();
     }
 

@@ -15,6 +15,7 @@ mod publish;
 mod restore;
 mod settings;
 mod slot;
+mod walks;
 
 use std::sync::Arc;
 

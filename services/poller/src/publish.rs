@@ -55,13 +55,10 @@ impl<'a> Publisher<'a> {
     /// What the records of a trace have in common, made once.
     fn common(&mut self, trace: Option<&Arc<str>>) -> &mut Common {
         let known = self.envelope.take().filter(|known| known.trace.as_ref() == trace);
-        let at = self.at;
+        let Self { at, assignment, ref mut out, .. } = *self;
         self.envelope.insert(known.unwrap_or_else(|| {
-            let parent = trace.and_then(|trace| trace.parse::<TraceParent>().ok());
-            let span = match parent {
-                Some(parent) => parent.child(rand::random()),
-                None => TraceParent::new(rand::random(), rand::random()),
-            };
+            let recorded = out.trace(assignment, trace.map(Arc::as_ref));
+            let span = recorded.and_then(|span| span.parse().ok()).unwrap_or_else(|| unrecorded(trace));
             Common { trace: trace.cloned(), envelope: Envelope::new(SOURCE, at, span), discovered: None }
         }))
     }
@@ -168,6 +165,15 @@ impl<'a> Publisher<'a> {
         let key = record.key.map(Bytes::copy_from_slice);
         let value = record.value.map(Bytes::copy_from_slice);
         self.out.push(self.assignment, OutRecord { topic, partition: None, key, value, headers });
+    }
+}
+
+/// What a record bears whose span nobody records: the next one of its trace, or one of a trace of its own.
+fn unrecorded(trace: Option<&Arc<str>>) -> TraceParent {
+    match trace.and_then(|trace| trace.parse::<TraceParent>().ok()) {
+        Some(parent) => parent.child(rand::random()),
+        // Where traces are told, one without a beginning is none to follow.
+        None => TraceParent::new(rand::random(), rand::random()).sampled(!runtime::trace::is_on()),
     }
 }
 

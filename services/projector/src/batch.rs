@@ -1,12 +1,14 @@
 //! Records become a batch: facts folded, positions moved, and what does not decode set aside.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use events::headers::dead;
 use kafka::reader::TopicPartition;
 use kafka::topics::{Topic, Topics};
 use kafka::{OutRecord, OwnedRecord};
+use runtime::trace::{Beginning, Kind, Link, Parent, Span, is_on};
 use store::projection::{self, Move};
 
 use crate::fold::{Fact, Fold};
@@ -28,6 +30,52 @@ pub(crate) struct Batch {
     next: Positions,
     /// Those that do not decode, on their way to the dead letters.
     pub(crate) dead: Vec<OutRecord>,
+    /// Where traces are told, those that the records are parts of: the topic and the `traceparent` of each.
+    traces: Traces,
+}
+
+/// The traces of a batch's records.
+#[derive(Debug, Default)]
+pub(crate) struct Traces(BTreeSet<(Arc<str>, String)>);
+
+impl Traces {
+    /// The most that one batch is told of.
+    const MOST: usize = 128;
+
+    fn note(&mut self, record: &OwnedRecord) {
+        if !is_on() || self.0.len() >= Self::MOST {
+            return;
+        }
+        if let Some(parent) = kafka::trace::parent_of(&record.headers).filter(|parent| Link::remote(parent).is_some()) {
+            self.0.insert((record.topic.clone(), parent.to_owned()));
+        }
+    }
+
+    /// The span of the batch itself, which points at all of them; nothing where none is recorded.
+    pub(crate) fn whole(&self, records: usize) -> Span {
+        if self.0.is_empty() {
+            return Span::default();
+        }
+        let links = self.0.iter().filter_map(|(_, parent)| Link::remote(parent)).collect();
+        let (kind, name, parent) = (Kind::Internal, "project".into(), Parent::Root);
+        let span = Span::with(Beginning { kind, name, parent, at: None, links });
+        span.set_with("messaging.batch.message_count", || i64::try_from(records).unwrap_or(i64::MAX));
+        span
+    }
+
+    /// Tells each of them that what began `at` has come to its end: well, or to a failure of that class.
+    pub(crate) fn end(self, at: SystemTime, whole: &Span, failure: Option<&'static str>) {
+        for (topic, parent) in self.0 {
+            let span = kafka::trace::process_all(&topic, 1, [parent.as_str()], Some(at));
+            span.add_link(whole.link());
+            if let Some(failure) = failure {
+                span.fail(failure);
+            }
+        }
+        if let Some(failure) = failure {
+            whole.fail(failure);
+        }
+    }
 }
 
 impl Batch {
@@ -39,6 +87,7 @@ impl Batch {
             return;
         }
         self.records += 1;
+        self.traces.note(&record);
         self.next.insert(at, record.offset + 1);
         match fact(&record, topics) {
             Ok(Some(fact)) => self.fold.take(fact),
@@ -54,6 +103,11 @@ impl Batch {
                 self.dead.push(dead_letter(record, topics.name(Topic::DeadLetter), &reason));
             }
         }
+    }
+
+    /// The traces of its records, to be ended when it is written.
+    pub(crate) fn take_traces(&mut self) -> Traces {
+        std::mem::take(&mut self.traces)
     }
 
     /// The batch as the store takes it, for a projection that stands at `positions`, and where it stands after it.

@@ -1,7 +1,7 @@
 //! Writes batches: the dead letters first, then rows and positions in one transaction.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use kafka::reader::TopicPartition;
 use kafka::topics::Topics;
@@ -57,15 +57,24 @@ impl Writer {
     /// # Errors
     /// When Postgres refuses the batch for good.
     pub(crate) async fn write(&self, mut batch: Batch, positions: &Positions) -> Result<Written, store::Error> {
-        let started = Instant::now();
+        let (started, at) = (Instant::now(), SystemTime::now());
         for record in std::mem::take(&mut batch.dead) {
             if !self.dead_letter(record).await {
                 return Ok(Written::Stopped);
             }
         }
         let records = batch.records;
+        let traces = batch.take_traces();
+        let whole = traces.whole(records);
         let (batch, after) = batch.into_store(positions);
-        match projection::apply(&self.store, PROJECTION, batch).await {
+        let applied = whole.scope(projection::apply(&self.store, PROJECTION, batch)).await;
+        let failure = applied.as_ref().err().map(|error| match error {
+            store::Error::Fenced { .. } => "fenced",
+            error if error.is_unavailable() => "unavailable",
+            _ => "refused",
+        });
+        traces.end(at, &whole, failure);
+        match applied {
             Ok(applied) => {
                 metric::written(records, applied, started.elapsed());
                 Ok(Written::Done(after))

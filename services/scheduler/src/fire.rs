@@ -8,6 +8,7 @@ use events::TraceParent;
 use events::headers::Envelope;
 use futures_util::{StreamExt, stream};
 use kafka::{OutRecord, Producer};
+use runtime::trace::Parent;
 use runtime::{Backoff, Shutdown};
 
 use crate::metric;
@@ -39,7 +40,12 @@ impl Fire {
     }
 
     async fn one(&self, slot: &Slot, now: Timestamp, shutdown: &Shutdown) -> bool {
-        let record = self.record(slot, now);
+        // Nobody asked for it, so it begins a trace of its own.
+        let span = kafka::trace::send(&self.topic, Parent::Root);
+        span.set_with("messaging.kafka.message.key", || slot.connection.connection_id.to_string());
+        let own = || TraceParent::new(rand::random(), rand::random());
+        let trace = span.traceparent().and_then(|span| span.parse().ok()).unwrap_or_else(own);
+        let record = self.record(slot, now, trace);
         let mut backoff = Backoff::default();
         loop {
             match self.producer.send(&record).await {
@@ -49,13 +55,15 @@ impl Fire {
                     metric::retried();
                 }
             }
+            span.event("not acknowledged");
             if !backoff.pause(shutdown).await {
+                span.fail("stopped");
                 return false;
             }
         }
     }
 
-    fn record(&self, slot: &Slot, now: Timestamp) -> OutRecord {
+    fn record(&self, slot: &Slot, now: Timestamp, trace: TraceParent) -> OutRecord {
         let (trigger, window) = match slot.round {
             Round::Sync => (Trigger::Schedule, None),
             Round::Audit => (Trigger::Audit, Some(Window { since: slot.at - crate::AUDITED, until: slot.at })),
@@ -71,7 +79,6 @@ impl Fire {
             deadline: now + self.deadline,
         };
         let frame = events::encode(&command);
-        let trace = TraceParent::new(rand::random(), rand::random());
         let headers = Envelope::new(SOURCE, now, trace).headers(&command, &frame);
         let key = Bytes::from(command.connection_id.to_string());
         OutRecord::new(&self.topic, key, frame, headers.into())

@@ -1,5 +1,6 @@
 //! What is owed: windows that nothing but a finished listing removes.
 
+use super::jobs::LIVE;
 use super::record::{Head, Job, Purpose, WindowWalk};
 use super::window::{LONGEST, Listing, SHORTEST};
 use super::{Action, Context, Duration, JobId, Mailbox, Timestamp, Window};
@@ -86,7 +87,8 @@ impl Mailbox {
             deadline: cx.now + cx.rules.gap_deadline,
             started_at: Some(cx.now),
             walk: Some(walk),
-            trace: None,
+            // It goes on with what the sync that found it could not do.
+            trace: self.first_job(LIVE).and_then(|job| job.trace.clone()),
         };
         self.jobs.push(job);
         self.tell_walk(cx, walk, out);

@@ -12,6 +12,7 @@ use domain::{Lane, MessageId, Timestamp, TokenVersion};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{Method as HttpMethod, StatusCode};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use runtime::trace::Parent;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -22,7 +23,7 @@ use crate::tariff::Method;
 use crate::token::Access;
 use crate::transport;
 use crate::verdict::{self, Refusal, Verdict};
-use crate::{metric, multipart};
+use crate::{metric, multipart, trace};
 
 /// Calls in one batch when neither Gmail has pushed back nor the budget is too small for them: of 100 at once some are
 /// refused, batches of 25 are taken one after the other.
@@ -148,9 +149,21 @@ impl Client {
             results: ids.iter().map(|_| None).collect(),
             renewed: false,
         };
+        let span = trace::of(Method::MessagesGet, mailbox, Parent::Current);
+        span.set("mailtide.gmail.lane", reading.lane.as_str());
         while !work.due.is_empty() {
-            if let Err(error) = self.inner.next_batch(mailbox, reading, &mut work, &mut ledger).await {
+            if let Err(error) = span.scope(self.inner.next_batch(mailbox, reading, &mut work, &mut ledger)).await {
                 work.settle_rest(&error);
+            }
+        }
+        if span.is_recording() {
+            let failed = work.results.iter().flatten().find(|result| result.is_err());
+            span.set("mailtide.gmail.units", i64::from(ledger.units));
+            span.set("mailtide.gmail.messages", i64::try_from(ids.len()).unwrap_or(i64::MAX));
+            // One class for all: each message has its own further on.
+            match failed {
+                None => span.set("mailtide.gmail.outcome", "ok"),
+                Some(failed) => span.fail(outcome(failed)),
             }
         }
         let unanswered = || Err(CallError::Transient { detail: "The message was not asked for".to_owned() });
@@ -343,7 +356,8 @@ impl Inner {
             parts: u32::try_from(calls).unwrap_or(u32::MAX),
             deadline,
         };
-        let _permit = self.gate.admit(admission).await.map_err(|refused| Undone::Failed(not_admitted(refused)))?;
+        let admitted = trace::admitted(self.gate.admit(admission)).await;
+        let _permit = admitted.map_err(|refused| Undone::Failed(not_admitted(refused)))?;
         // Spent from here on, whatever comes of it.
         ledger.units += units;
         let mut url = self.api_url.clone();

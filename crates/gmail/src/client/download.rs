@@ -11,6 +11,7 @@ use domain::mailbox::reply::CallError;
 use domain::{Attachment, Lane, MessageId, TokenVersion};
 use http::StatusCode;
 use http::header::AUTHORIZATION;
+use runtime::trace::Parent;
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
@@ -18,11 +19,11 @@ use super::base64_json::{self, Contents};
 use super::{Client, Inner, Mailbox, bearer, fail, not_admitted, now, outcome};
 use crate::gate::{Admission, Permit};
 use crate::message::{self, View};
-use crate::metric;
 use crate::tariff::Method;
 use crate::token::Access;
 use crate::transport::{self, Failure};
 use crate::verdict::{self, Refusal, Verdict};
+use crate::{metric, trace};
 
 /// An answer that is an error is read up to here.
 const LARGEST_REFUSAL: u64 = 64 << 10;
@@ -109,9 +110,14 @@ impl Client {
         asking: &Asking,
     ) -> Result<Option<Download>, CallError> {
         let began = Instant::now();
-        let result = self.inner.download(mailbox, message, part_id, asking);
+        let span = trace::of(Method::AttachmentsGet, mailbox, Parent::Current);
+        span.set("mailtide.gmail.lane", asking.lane.as_str());
+        let result = span.scope(self.inner.download(mailbox, message, part_id, asking));
         let late = |_| Err(transient("The deadline passed before the file began to come".to_owned()));
         let result = timeout_at(asking.deadline, result).await.unwrap_or_else(late);
+        if result.is_err() {
+            span.fail(outcome(&result));
+        }
         metric::called(Method::AttachmentsGet, outcome(&result), began.elapsed());
         result
     }
@@ -136,7 +142,7 @@ impl Inner {
             parts: 1,
             deadline: asking.deadline,
         };
-        let mut permit = self.gate.admit(admission).await.map_err(not_admitted)?;
+        let mut permit = trace::admitted(self.gate.admit(admission)).await.map_err(not_admitted)?;
         let id = id.to_string();
         let with_view = async |access: &mut Arc<Access>, view: View| {
             let mut url = self.resource(&["messages", &id]);

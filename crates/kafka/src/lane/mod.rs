@@ -20,6 +20,7 @@ mod meters;
 mod outbox;
 mod partitions;
 mod restore;
+mod sendings;
 mod status;
 mod supervise;
 pub(crate) mod transaction;

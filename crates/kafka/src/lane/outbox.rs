@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::lane::app::Assignment;
+use crate::lane::sendings::Sendings;
 use crate::record::{Headers, OutRecord};
 
 /// Collects the outputs of an application; the lane publishes them in one transaction with the input offsets of
@@ -13,6 +14,8 @@ use crate::record::{Headers, OutRecord};
 pub struct Outbox {
     records: Vec<(Assignment, OutRecord)>,
     bytes: usize,
+    /// For those who follow a trace: what the records are parts of.
+    sendings: Sendings,
 }
 
 impl Outbox {
@@ -20,6 +23,12 @@ impl Outbox {
     pub fn push(&mut self, assignment: Assignment, record: OutRecord) {
         self.bytes += record.size();
         self.records.push((assignment, record));
+    }
+
+    /// Says of which trace the records are that follow, by the `traceparent` of what led to them. What comes back is theirs
+    /// to bear: it names the span of their way into a transaction and to its end. None where the trace is not recorded.
+    pub fn trace(&mut self, assignment: Assignment, parent: Option<&str>) -> Option<String> {
+        self.sendings.of(assignment, parent?)
     }
 
     /// Adds a tombstone for `key` of `topic`, in the partition given.
@@ -58,6 +67,7 @@ impl Outbox {
 
     /// Drops what belongs to partitions that `keep` denies, and says how many records that were.
     pub(crate) fn retain(&mut self, mut keep: impl FnMut(Assignment) -> bool) -> usize {
+        self.sendings.retain(&mut keep);
         let before = self.records.len();
         let bytes = &mut self.bytes;
         self.records.retain(|(assignment, record)| {
@@ -78,7 +88,13 @@ impl Outbox {
         } else {
             self.records.append(&mut other.records);
             self.bytes += std::mem::take(&mut other.bytes);
+            self.sendings.append(&mut other.sendings);
         }
+    }
+
+    /// What the records that wait are parts of.
+    pub(crate) const fn sendings(&mut self) -> &mut Sendings {
+        &mut self.sendings
     }
 
     /// Forgets all that waits, keeping the memory.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
@@ -374,7 +374,7 @@ impl<A: App> Running<A> {
         if touched.is_empty() {
             return Ok(());
         }
-        let begun = Instant::now();
+        let (begun, at) = (Instant::now(), SystemTime::now());
         let offsets = offsets(&self.input, &touched, &self.tuning.faults);
         // The brokers take their time to acknowledge; results that are there already are worked on meanwhile. What they
         // lead to belongs to the next transaction: states and offsets of this one are fixed.
@@ -394,6 +394,7 @@ impl<A: App> Running<A> {
         let published = self.transactions.publish(self.outbox.records(), &offsets, &self.member, meanwhile);
         let n = self.outbox.len();
         if published.is_ok() {
+            self.outbox.sendings().committed(&self.input, n, at);
             self.outbox.clear();
         }
         self.outbox.append(&mut self.next);
@@ -421,6 +422,7 @@ impl<A: App> Running<A> {
         match unpublished {
             Unpublished::Aborted(reason) => {
                 self.meters.aborted.increment(1);
+                self.outbox.sendings().aborted();
                 self.shared.status().aborted += 1;
                 self.back_off(reason)
             }

@@ -19,10 +19,18 @@ pub const PREFIX: &str = "MAILTIDE_";
 pub const CONFIG_VARIABLE: &str = "MAILTIDE_CONFIG";
 
 /// Names that other programs use for the same thing.
-const ALIASES: [(&str, &str); 3] = [
+const ALIASES: [(&str, &str); 11] = [
     ("kafka.bootstrap_servers", "KAFKA_BOOTSTRAP_SERVERS"),
     ("database.url", "DATABASE_URL"),
     ("registry.url", "SCHEMA_REGISTRY_URL"),
+    ("trace.endpoint", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+    ("trace.traces_endpoint", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"),
+    ("trace.protocol", "OTEL_EXPORTER_OTLP_PROTOCOL"),
+    ("trace.headers", "OTEL_EXPORTER_OTLP_HEADERS"),
+    ("trace.sampler", "OTEL_TRACES_SAMPLER"),
+    ("trace.sampler_arg", "OTEL_TRACES_SAMPLER_ARG"),
+    ("trace.service_name", "OTEL_SERVICE_NAME"),
+    ("trace.queue", "OTEL_BSP_MAX_QUEUE_SIZE"),
 ];
 
 /// How a secret that is set is shown.
