@@ -7,6 +7,8 @@ use std::process::Stdio;
 use serde_json::Value;
 use tokio::process::Command;
 
+use crate::support::clients;
+
 /// The variables that an operator sets; anything will do here.
 const TOKEN_KEY: &str = "k1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 
@@ -150,6 +152,57 @@ fn every_path_in_the_docker_files_is_there() {
     {
         assert!(sent.contains(&member), ".dockerignore keeps {member} from the build");
     }
+}
+
+/// Runs a program of others on files under `docker/`; its exit code and what it wrote.
+async fn tool(program: &Path, arguments: &[&str], token_key: Option<&str>) -> (bool, String, String) {
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docker"));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("MAILTIDE_")) {
+        command.env_remove(name);
+    }
+    for name in ["KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "OTEL_EXPORTER_OTLP_ENDPOINT"] {
+        command.env_remove(name);
+    }
+    if let Some(key) = token_key {
+        command.env("MAILTIDE_STORE_TOKEN_KEY", key);
+    }
+    let output = command.stdin(Stdio::null()).output().await.unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.success(), text(&output.stdout), text(&output.stderr))
+}
+
+#[tokio::test]
+async fn tools_of_others_take_the_dockerfile_and_render_the_compose_file() {
+    let programs = clients::python("docker").await;
+    let lint = tool(&programs.join("hadolint"), &["Dockerfile"], None).await;
+    assert!(lint.0, "hadolint: {}{}", lint.1, lint.2);
+    // It can find.
+    let folder = tempfile::tempdir().unwrap();
+    let bad = folder.path().join("Dockerfile");
+    std::fs::write(&bad, "FROM debian\nRUN cd /tmp\n").unwrap();
+    assert!(!tool(&programs.join("hadolint"), &[bad.to_str().unwrap()], None).await.0);
+
+    // Rendering reads no container and starts none.
+    let config = ["--dry-run", "--file", "compose.yaml", "config"];
+    let (is_rendered, rendered, said) = tool(&programs.join("podman-compose"), &config, Some(TOKEN_KEY)).await;
+    assert!(is_rendered, "{said}");
+    let file = folder.path().join("compose.yaml");
+    std::fs::write(&file, &rendered).unwrap();
+    for path in ["compose.yaml", file.to_str().unwrap()] {
+        let schema = ["--builtin-schema", "vendor.compose-spec", path];
+        let (is_valid, out, error) = tool(&programs.join("check-jsonschema"), &schema, None).await;
+        assert!(is_valid, "{path}: {out}{error}");
+    }
+    let rendered: Value = serde_saphyr::from_str(&rendered).unwrap();
+    let image = image();
+    for (name, (_, ours)) in ours() {
+        let mut theirs = image.clone();
+        theirs.extend(strings(&rendered["services"][&name]["environment"]));
+        assert_eq!(theirs, ours, "{name} gets the environment that the other tests look at");
+    }
+    let (is_rendered, _, said) = tool(&programs.join("podman-compose"), &config, None).await;
+    assert!(!is_rendered && said.contains("MAILTIDE_STORE_TOKEN_KEY"), "without a key it says what is missing: {said}");
 }
 
 /// What `docs/metrics.md` lists, without the endings that histograms get.

@@ -19,6 +19,7 @@ mod contract;
 mod dead_letters;
 mod delegation;
 mod demo;
+mod dependencies;
 mod docker;
 mod fetcher;
 mod fetcher_chaos;
