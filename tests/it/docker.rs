@@ -148,7 +148,7 @@ fn every_path_in_the_docker_files_is_there() {
         assert!(root.join(path).exists(), ".dockerignore names {path}, which is not there");
     }
     for member in
-        ["Cargo.toml", "Cargo.lock", "bench", "crates", "examples", "mailtide", "schemas", "services", "tests"]
+        ["Cargo.toml", "Cargo.lock", "bench", "chaos", "crates", "examples", "mailtide", "schemas", "services", "tests"]
     {
         assert!(sent.contains(&member), ".dockerignore keeps {member} from the build");
     }

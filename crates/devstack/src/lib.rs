@@ -6,10 +6,13 @@
 //!
 //! Everything here blocks. From async code call it on a thread that may.
 
+mod cluster;
+mod disk;
 mod error;
 mod jars;
 mod kafka;
 pub mod leash;
+mod node;
 mod port;
 mod postgres;
 mod probe;
@@ -17,6 +20,7 @@ mod progress;
 mod sql;
 mod tool;
 
+pub use cluster::{Cluster, ClusterOptions, NODES};
 pub use error::Error;
 pub use kafka::{Kafka, KafkaOptions};
 pub use postgres::{Database, Postgres, PostgresOptions};

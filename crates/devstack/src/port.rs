@@ -12,10 +12,15 @@ const COUNT: u16 = 12_000;
 
 /// `N` different ports that nobody listens on at this moment.
 pub(crate) fn free<const N: usize>() -> Result<[u16; N], Error> {
-    let mut listeners = Vec::with_capacity(N);
+    Ok(several(N)?.try_into().expect("as many as were asked for"))
+}
+
+/// So many different ports that nobody listens on at this moment.
+pub(crate) fn several(count: usize) -> Result<Vec<u16>, Error> {
+    let mut listeners = Vec::with_capacity(count);
     let mut refused = None;
     for _ in 0..1_000 {
-        if listeners.len() == N {
+        if listeners.len() == count {
             break;
         }
         // Random, because other processes choose at the same moment.
@@ -26,11 +31,11 @@ pub(crate) fn free<const N: usize>() -> Result<[u16; N], Error> {
             Err(error) => refused = Some(error),
         }
     }
-    let ports: Vec<u16> = listeners.iter().map(|(port, _)| *port).collect();
-    ports.try_into().map_err(|_| {
+    if listeners.len() < count {
         let source = refused.unwrap_or_else(|| std::io::ErrorKind::AddrInUse.into());
-        Error::Io { tried: format!("finding a free port from {FIRST} to {}", FIRST + COUNT - 1), source }
-    })
+        return Err(Error::Io { tried: format!("finding a free port from {FIRST} to {}", FIRST + COUNT - 1), source });
+    }
+    Ok(listeners.into_iter().map(|(port, _)| port).collect())
 }
 
 /// Whether somebody listens on the port.

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use devstack::{Kafka, KafkaOptions, Postgres, PostgresOptions};
+use devstack::{Cluster, ClusterOptions, Kafka, KafkaOptions, NODES, Postgres, PostgresOptions};
 
 fn accepts(address: &str) -> bool {
     let address: SocketAddr = address.parse().unwrap();
@@ -138,4 +138,29 @@ fn everything_ends_with_the_process_that_started_it_even_by_kill_9() {
     wait_until("Kafka ends with its parent", || !accepts(&kafka));
     wait_until("Postgres ends with its parent", || !accepts(&postgres));
     wait_until("their data goes too", || folders().iter().all(|folder| before.contains(folder)));
+}
+
+#[test]
+fn a_cluster_goes_on_without_one_node_and_takes_it_back() {
+    let options =
+        ClusterOptions { listeners: vec!["GUESTS".to_owned()], disk_mb: Some(192), ..ClusterOptions::default() };
+    let mut cluster = Cluster::plan(options).unwrap();
+    cluster.start().unwrap();
+    let guests: Vec<String> = cluster.bootstrap("GUESTS").split(',').map(str::to_owned).collect();
+    assert!(guests.len() == NODES && guests.iter().all(|address| accepts(address)));
+    let lost = cluster.controller().unwrap();
+    assert_eq!(guests[lost], cluster.listener(lost, "GUESTS").to_string());
+    cluster.kill(lost).unwrap();
+    wait_until("another controller", || cluster.controller().is_some_and(|now| now != lost));
+    cluster.restart(lost).unwrap();
+    assert!((0..NODES).all(|node| cluster.serves(node)));
+
+    // A broker ends that can write no more; with room again it comes back.
+    if cluster.fill_disk(lost).unwrap() {
+        cluster.stop(lost).unwrap();
+        assert!(cluster.restart(lost).is_err(), "there is no room to start in");
+        cluster.free_disk(lost).unwrap();
+        cluster.restart(lost).unwrap();
+        assert!(cluster.serves(lost));
+    }
 }

@@ -73,6 +73,27 @@ impl Codecs {
     }
 }
 
+/// The version that is written: the manifest's.
+#[cfg(not(feature = "faults"))]
+const fn written(manifests: u32) -> u32 {
+    manifests
+}
+
+/// The version that is written: the manifest's or, where a process under test is told so, the one before it, as a build
+/// writes that was published before the newest schemas.
+#[cfg(feature = "faults")]
+fn written(manifests: u32) -> u32 {
+    match std::env::var(VARIABLE).as_deref() {
+        Err(_) => manifests,
+        Ok("previous-versions") => manifests.saturating_sub(1).max(1),
+        Ok(other) => panic!("`{other}` in {VARIABLE} is no fault"),
+    }
+}
+
+/// The environment variable that names a fault, for processes under test.
+#[cfg(feature = "faults")]
+const VARIABLE: &str = "EVENTS_FAULTS";
+
 /// One published version, ready to be written and read.
 pub(crate) struct Version {
     /// What stands in the frames that are written.
@@ -93,7 +114,7 @@ pub(crate) struct Codec {
 impl Codec {
     fn new(record: Record, registry: &Registry) -> Self {
         let versions: Vec<Version> = registry.versions_of(record).map(Version::new).collect();
-        let written = registry.written(record).version;
+        let written = written(registry.written(record).version);
         let written =
             versions.iter().position(|version| version.number == written).expect("the written version is published");
         Self { record, versions, written }
