@@ -3,7 +3,8 @@
 use std::process::{Output, Stdio};
 use std::sync::Arc;
 
-use domain::{EventId, GmailMessageDiscovered, MessageId, Origin, ThreadId};
+use domain::filter::Pattern;
+use domain::{EventId, FetchFilter, GmailMessageDiscovered, MessageId, Origin, ThreadId};
 use kafka::topics::Topic;
 use kafka::{Headers, OutRecord, Producer};
 use serde_json::{Value, json};
@@ -18,6 +19,7 @@ async fn run(house: &Arc<House>, arguments: &[&str]) -> Output {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // A budget begins empty and is paced; a larger one spares the test the wait.
     command.env("MAILTIDE_GMAIL_QUOTA_USER_MINUTE", "1000000").env("MAILTIDE_GMAIL_QUOTA_PROJECT_MINUTE", "10000000");
+    command.env("MAILTIDE_GMAIL_QUOTA_PROJECT_DAY", "1000000000");
     tokio::time::timeout(LONG, command.output()).await.expect("it comes to an end").unwrap()
 }
 
@@ -114,6 +116,22 @@ async fn verify_names_what_is_missing_and_what_is_too_much() {
     // Nothing was fetched.
     let (found, code) = verify(&house, &mailbox, &["--allow-gone", "--fetched"]).await;
     assert_eq!((code, ids(&found["unfetched"]).len()), (1, 30), "{found}");
+
+    // What the organisation does not want fetched is counted by the rule that keeps it back, as far as it may be read.
+    let pattern = |text| vec![Pattern::new(text).unwrap()];
+    let by_labels = FetchFilter { not_labels: vec!["INBOX".to_owned()], ..FetchFilter::default() };
+    let by_sender = FetchFilter { senders: pattern("*@nobody.example"), ..FetchFilter::default() };
+    let by_nothing = FetchFilter { not_senders: pattern("*@nobody.example"), ..FetchFilter::default() };
+    for (filter, lookups, code, filtered) in [
+        (&by_labels, "200", 0, json!({"labels": 30})),
+        (&by_sender, "200", 0, json!({"senders": 30})),
+        (&by_sender, "20", 1, json!({"senders": 20})),
+        (&by_nothing, "200", 1, json!({})),
+    ] {
+        assert!(store::fetching::set_filter(&house.store, house.organisation, filter).await.unwrap());
+        let (found, ended) = verify(&house, &mailbox, &["--allow-gone", "--fetched", "--lookups", lookups]).await;
+        assert_eq!((ended, &found["filtered"]), (code, &filtered), "{filter:?} {found}");
+    }
 
     let unknown = uuid::Uuid::new_v4().to_string();
     let known = mailbox.id.to_string();

@@ -195,7 +195,8 @@ pub(crate) struct Verify {
     /// Before this time [default: the last complete sync, less a minute]
     #[arg(long, value_name = "TIME")]
     pub(crate) until: Option<When>,
-    /// Also look whether each message was fetched
+    /// Also look whether each message was fetched, or is kept back by the organisation's filter as it is now; what the
+    /// announcement's labels do not tell is read, within --lookups
     #[arg(long)]
     pub(crate) fetched: bool,
     /// Also judge what arrived before the mailbox was connected, as where a backfill was made

@@ -1,5 +1,6 @@
 //! `mailtide verify`: Gmail's listing of a mailbox against what was announced of it.
 
+mod filtered;
 mod listing;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +27,7 @@ use crate::output;
 use crate::service;
 use crate::settings::Settings;
 use crate::{Outcome, WrongUse};
+use filtered::Sifted;
 
 /// An event is written a little after its message arrived, or in clocks that differ before.
 const EARLY: domain::Duration = domain::Duration::from_hours(1);
@@ -61,8 +63,8 @@ struct Explained {
 /// What the topics say of a mailbox.
 #[derive(Default)]
 struct Announced {
-    /// All that was discovered.
-    discovered: BTreeSet<MessageId>,
+    /// All that was discovered, with the labels that the announcement names.
+    discovered: BTreeMap<MessageId, Option<Vec<Label>>>,
     /// Those of them that history named, or a catch-up, within the window by the time of their discovery.
     live: BTreeSet<MessageId>,
     fetched: BTreeSet<MessageId>,
@@ -76,6 +78,7 @@ pub(crate) async fn run(ask: &Verify, settings: &Settings, shutdown: &Shutdown) 
     let connection = find(&store, ask).await?;
     let window = window(ask, &connection, now())?;
     let gate = Gate::new(&settings.gmail, Service::Tools);
+    let filter = store::fetching::filter(&store, connection.organisation_id).await?.unwrap_or_default();
     let client = Client::new(&settings.gmail, Arc::new(Grants::new(store)), gate)?;
     let bar = ask::spinner();
     let listed = if window.is_empty() {
@@ -88,17 +91,16 @@ pub(crate) async fn run(ask: &Verify, settings: &Settings, shutdown: &Shutdown) 
     };
     // After the listing, so that what was announced meanwhile is known.
     let announced = announced(ask, settings, &connection, &bar).await?;
-    let missing: Vec<&MessageId> = listed.messages.difference(&announced.discovered).collect();
-    let unfetched: Vec<&MessageId> = if ask.fetched {
-        listed.messages.intersection(&announced.discovered).filter(|id| !announced.fetched.contains(*id)).collect()
-    } else {
-        Vec::new()
-    };
+    let missing: Vec<&MessageId> =
+        listed.messages.iter().filter(|id| !announced.discovered.contains_key(*id)).collect();
+    let unfetched = if ask.fetched { announced.unfetched(&listed.messages) } else { Vec::new() };
+    let Sifted { unfetched, filtered, units: units_of_sifting } =
+        filtered::sift(&client, &connection, &filter, unfetched, ask.lookups).await;
     let unlisted: Vec<MessageId> = announced.live.difference(&listed.messages).cloned().collect();
     let looked = look(ask, &client, &connection, &unlisted, window, &bar).await;
     bar.finish_and_clear();
     let Looked { extra, explained, units } = looked;
-    let units = listed.units + u64::from(units);
+    let units = listed.units + u64::from(units) + u64::from(units_of_sifting);
     let is_good = missing.is_empty() && unfetched.is_empty() && extra.is_empty();
     if ask.output.json {
         output::line(&json!({
@@ -109,6 +111,7 @@ pub(crate) async fn run(ask: &Verify, settings: &Settings, shutdown: &Shutdown) 
             "announced": announced.discovered.len(),
             "missing": missing,
             "unfetched": unfetched,
+            "filtered": filtered,
             "extra": extra,
             "explained": explained,
             "unreadable": announced.unreadable,
@@ -134,6 +137,9 @@ pub(crate) async fn run(ask: &Verify, settings: &Settings, shutdown: &Shutdown) 
             missing.len() + unfetched.len(),
             extra.len(),
         );
+        for (rule, count) in &filtered {
+            eprintln!("Not fetched because of the organisation's filter, by its rule {rule}: {count}");
+        }
         if announced.unreadable > 0 {
             eprintln!("Records of this mailbox that do not decode: {}", announced.unreadable);
         }
@@ -206,6 +212,12 @@ async fn announced(
 }
 
 impl Announced {
+    /// Those of these messages that were announced and are not fetched.
+    fn unfetched<'a>(&'a self, listed: &'a BTreeSet<MessageId>) -> Vec<(&'a MessageId, Option<&'a [Label]>)> {
+        let announced = listed.iter().filter_map(|id| Some((id, self.discovered.get(id)?.as_deref())));
+        announced.filter(|(id, _)| !self.fetched.contains(*id)).collect()
+    }
+
     fn take(&mut self, topic: Topic, value: &[u8], within: Window) {
         if topic == Topic::Fetched {
             match events::decode::<GmailMessageFetched>(value) {
@@ -222,7 +234,7 @@ impl Announced {
         if is_live && event.discovered_at >= within.since && event.discovered_at < within.until {
             self.live.insert(event.message_id.clone());
         }
-        self.discovered.insert(event.message_id);
+        self.discovered.insert(event.message_id, event.label_ids);
     }
 }
 
