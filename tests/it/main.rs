@@ -24,6 +24,7 @@ mod docker;
 mod fetcher;
 mod fetcher_chaos;
 mod fetcher_paths;
+mod fetcher_turns;
 mod gmail;
 mod gmail_batch;
 mod grow;

@@ -46,7 +46,9 @@ pub fn scan(
         .set("enable.partition.eof", "true")
         .set("group.id", format!("{}{name}-scan", settings.topic_prefix))
         .set("fetch.wait.max.ms", "20")
-        .set("queued.max.messages.kbytes", (8 << 10).to_string());
+        // Few records are wanted, and what was fetched beyond them was fetched and unpacked for nothing.
+        .set("fetch.message.max.bytes", (256 << 10).to_string())
+        .set("queued.max.messages.kbytes", (1 << 10).to_string());
     let consumer: BaseConsumer<Context> = config.create_with_context(Context).map_err(|error| Error::Client {
         bootstrap_servers: settings.bootstrap_servers.clone(),
         cause: error.into(),

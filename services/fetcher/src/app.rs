@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use domain::{ConnectionId, FetchState, TokenVersion};
+use domain::{ConnectionId, TokenVersion};
 use gmail::gate::Holding;
 use kafka::InputRecord;
 use kafka::lane::{App, Assignment, DoneSender, LaneHandle, Outbox};
@@ -13,15 +13,15 @@ use kafka::topics::Topics;
 use tokio::runtime::Handle;
 
 use crate::catch_up::{Found, Log};
-use crate::ledger::{Bounds, Mark, Offered, Write};
+use crate::ledger::{Bounds, Offered};
 use crate::mailboxes::{Away, Mailboxes};
 use crate::metric;
 use crate::partition::Partition;
-use crate::publish::{self, Names};
-use crate::reading::{Due, Outcome, Report, Step, Trouble, now};
-use crate::readings::Readings;
-use crate::restore::{Part, Rebuild, connection, state_key};
-use crate::work::{Budget, Item, Phase, Work};
+use crate::publish::Names;
+use crate::reading::{Report, Trouble};
+use crate::readings::{Ended, Readings};
+use crate::restore::{Part, Rebuild};
+use crate::work::{Budget, Item, Phase};
 
 /// How long after the start of a reading its answer is worth waiting for with what is already to be written.
 const PATIENCE: Duration = Duration::from_millis(5);
@@ -59,7 +59,7 @@ pub(crate) struct Shared<M> {
 #[derive(Debug)]
 pub(crate) enum Done {
     /// Messages were read.
-    Read { key: Bytes, report: Report, took: Duration },
+    Read(Ended),
     /// What a mailbox had left in the log.
     Found(Found),
     /// A reading of the log is over.
@@ -135,13 +135,13 @@ impl<M: Mailboxes> Fetcher<M> {
         while let Some((assignment, key)) = self.readings.next() {
             let Some(partition) = self.partitions.get_mut(&assignment.partition) else { continue };
             let Some(work) = partition.ledger.work(&key).filter(|work| work.phase == Phase::Ready) else { continue };
-            work.phase = Phase::Reading;
-            let (chunk, oldest) = (work.chunk, work.oldest);
-            let first = partition.ledger.held(&key).take(chunk);
-            let due = first.filter(|item| !item.is_done());
-            let due: Vec<Due> = due.map(|item| Due { record: item.record.clone(), tries: item.tries }).collect();
-            partition.ledger.pin(&key, chunk);
-            self.readings.start(assignment, key, due, oldest);
+            work.phase = Phase::Idle;
+            let oldest = work.oldest;
+            let Some(first) = partition.first(&key) else { continue };
+            let then = partition.following(&key, first.last);
+            let last = then.as_ref().map_or(first.last, |then| then.last);
+            let sequel = self.readings.start(assignment, key.clone(), first.due, then.map(|then| then.due), oldest);
+            partition.given(&key, last, sequel);
         }
         let now = Instant::now();
         for partition in self.partitions.values_mut() {
@@ -150,44 +150,41 @@ impl<M: Mailboxes> Fetcher<M> {
     }
 
     /// Takes in what a reading came to.
-    fn read(&mut self, assignment: Assignment, key: &Bytes, report: Report, took: Duration, out: &mut Outbox) {
-        metric::read(report.trouble.as_ref(), took);
+    fn read(&mut self, assignment: Assignment, ended: Ended, out: &mut Outbox) {
+        let Ended { key, asked, report: Report { steps, trouble, organisation }, took, goes_on, room } = ended;
+        metric::read(trouble.as_ref(), took);
         let Some(partition) = self.partitions.get_mut(&assignment.partition) else { return };
-        let Report { steps, trouble, organisation } = report;
-        let Some(work) = partition.ledger.work(key) else { return };
-        work.phase = Phase::Idle;
+        let Some(work) = partition.ledger.work(&key) else { return };
         work.organisation = organisation.or(work.organisation);
         if trouble.is_none() && steps.len() == work.chunk {
             work.paced(took);
         }
-        let chunk = work.chunk.max(steps.len());
-        // Those that were asked for are the first that had no outcome, in their order.
-        let asked = partition.ledger.held_mut(key).take(chunk).filter(|item| !item.is_done());
-        for (item, step) in asked.zip(steps) {
-            match step {
-                Step::Done(outcome) => item.keep(outcome, &self.budget),
-                Step::Again(tries) => item.tries = tries,
-            }
+        partition.take_in(&key, asked, steps, &self.budget);
+        let has_moved = partition.put_out(assignment, &key, out);
+        drop(room);
+        if goes_on {
+            return partition.go_on(&key);
         }
-        partition.ledger.pin(key, 0);
-        let has_moved = partition.put_out(assignment, key, out);
+        partition.ledger.pin(&key, 0);
         if self.budget.kept() > KEPT {
-            partition.ledger.held_mut(key).for_each(Item::let_go);
+            partition.ledger.held_mut(&key).for_each(Item::let_go);
         }
-        let Some(work) = partition.ledger.work(key) else { return };
+        let Some(work) = partition.ledger.work(&key) else { return };
+        work.phase = Phase::Idle;
+        work.sequel = None;
         let Some(trouble) = trouble else {
             work.recovered();
-            return self.noticed(assignment, key);
+            return self.noticed(assignment, &key);
         };
-        partition.say(key, &trouble);
+        partition.say(&key, &trouble);
         if let Trouble::Revoked(version) = trouble {
-            return self.park(assignment, key, version);
+            return self.park(assignment, &key, version);
         }
-        let Some(work) = partition.ledger.work(key) else { return };
+        let Some(work) = partition.ledger.work(&key) else { return };
         let pause = work.pause(&trouble, has_moved, rand::random());
         let until = Instant::now() + pause;
         work.phase = Phase::Paused(until);
-        self.timers.insert((until, assignment.partition, key.clone()));
+        self.timers.insert((until, assignment.partition, key));
     }
 
     /// A mailbox waits for somebody's consent: what it holds is left in the log.
@@ -280,80 +277,6 @@ impl<M: Mailboxes> Fetcher<M> {
     }
 }
 
-impl Partition {
-    /// Puts out what is at its end, in order; whether anything was.
-    fn put_out(&mut self, assignment: Assignment, key: &Bytes, out: &mut Outbox) -> bool {
-        let (mut has_moved, mut filtered) = (false, 0_u32);
-        let at = now();
-        while self.ledger.held(key).next().is_some_and(Item::is_done) {
-            let Some(item) = self.ledger.done(key) else { break };
-            let Some(outcome) = item.outcome() else { break };
-            has_moved = true;
-            let waited = item.record.timestamp.and_then(|written| u64::try_from(at.as_millis() - written).ok());
-            metric::ended(outcome, waited.map(Duration::from_millis));
-            match outcome {
-                Outcome::Fetched(record) | Outcome::Gone(record) => {
-                    let mut record = record.clone();
-                    if let Some(trace) = out.trace(assignment, kafka::trace::parent_of(&record.headers)) {
-                        record.headers.replace(kafka::trace::TRACE_PARENT, trace);
-                    }
-                    out.push(assignment, record);
-                }
-                Outcome::Dead(record) => {
-                    let (partition, offset) = (item.record.partition, item.record.offset);
-                    tracing::warn!(partition, offset, "An announcement was put aside");
-                    out.push(assignment, record.clone());
-                }
-                Outcome::Filtered(_) => filtered += 1,
-                Outcome::Deleted => {}
-            }
-        }
-        if filtered > 0 {
-            tracing::info!(connection = %String::from_utf8_lossy(key), filtered, "Messages were filtered");
-        }
-        has_moved
-    }
-
-    /// Tells of trouble that somebody should know of.
-    fn say(&self, key: &[u8], trouble: &Trouble) {
-        let connection = String::from_utf8_lossy(key);
-        match trouble {
-            Trouble::Revoked(_) => tracing::info!(%connection, "Fetching waits until somebody consents again"),
-            Trouble::Refused(code, detail) => tracing::warn!(%connection, code, detail, "Gmail refuses a mailbox"),
-            Trouble::Failing(detail) => tracing::debug!(%connection, detail, "Reading messages failed"),
-            Trouble::Single | Trouble::Throttled(_) => {}
-        }
-    }
-
-    /// What the state topic is to hear with the next transaction.
-    fn settle(&mut self, names: &Names, writes: &mut Vec<Write>, out: &mut Outbox) {
-        let position = self.ledger.commit_at(self.next);
-        self.ledger.settle(self.next, writes);
-        let (assignment, number) = (self.assignment, self.assignment.partition);
-        if self.position != Some(position) || !writes.is_empty() {
-            self.position = Some(position);
-            out.push(assignment, publish::position(names, number, position));
-        }
-        for write in writes.drain(..) {
-            match write {
-                Write::Mark(key, Mark { from, is_behind }) => {
-                    let (organisation_id, revoked_version) = match self.ledger.work(&key) {
-                        Some(Work { organisation, phase: Phase::Parked(version), .. }) => {
-                            (*organisation, Some(*version))
-                        }
-                        Some(Work { organisation, .. }) => (*organisation, None),
-                        None => (None, None),
-                    };
-                    let connection_id = connection(&key);
-                    let state = FetchState { connection_id, organisation_id, from, behind: is_behind, revoked_version };
-                    out.push(assignment, publish::state(names, number, state_key(&key), &state));
-                }
-                Write::Tombstone(key) => out.tombstone(assignment, &names.state, number, state_key(&key)),
-            }
-        }
-    }
-}
-
 impl<M: Mailboxes> App for Fetcher<M> {
     type Restore = Rebuild;
     type Done = Done;
@@ -391,9 +314,9 @@ impl<M: Mailboxes> App for Fetcher<M> {
 
     fn done(&mut self, assignment: Assignment, done: Done, out: &mut Outbox) {
         match done {
-            Done::Read { key, report, took } => {
-                self.readings.ended(assignment);
-                self.read(assignment, &key, report, took, out);
+            Done::Read(ended) => {
+                self.readings.ended(assignment, ended.goes_on);
+                self.read(assignment, ended, out);
             }
             Done::Found(found) => self.found(assignment, found),
             Done::PassEnded => {

@@ -15,6 +15,7 @@ mod partition;
 mod publish;
 mod reading;
 mod readings;
+mod records;
 mod restore;
 mod settings;
 mod work;

@@ -134,6 +134,24 @@ pub(crate) struct Report {
     pub(crate) organisation: Option<OrganisationId>,
 }
 
+impl Report {
+    /// Whether all of so many records are at their end.
+    pub(crate) fn is_whole(&self, asked: usize) -> bool {
+        self.trouble.is_none()
+            && self.steps.len() == asked
+            && self.steps.iter().all(|step| matches!(step, Step::Done(_)))
+    }
+
+    /// What it takes to keep it.
+    pub(crate) fn bytes(&self) -> usize {
+        let of = |step: &Step| match step {
+            Step::Done(outcome) => outcome.bytes(),
+            Step::Again(_) => 0,
+        };
+        self.steps.iter().map(of).sum()
+    }
+}
+
 /// The wall clock.
 pub(crate) fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

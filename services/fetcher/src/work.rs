@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use domain::{OrganisationId, TokenVersion};
 use kafka::OwnedRecord;
 
-use crate::reading::{Outcome, Tries, Trouble, now};
+use crate::reading::{Due, Outcome, Tries, Trouble, now};
+use crate::readings::Sequel;
 
 /// Messages of one reading at first, and at most: what a batch may hold.
 const CHUNK: usize = 25;
@@ -64,6 +65,11 @@ impl Item {
         Self { record, tries: Tries::default(), kept: None }
     }
 
+    /// What a reading is told of it.
+    pub(crate) fn due(&self) -> Due {
+        Due { record: self.record.clone(), tries: self.tries }
+    }
+
     /// Keeps an outcome until those before it are there.
     pub(crate) fn keep(&mut self, outcome: Outcome, budget: &Budget) {
         let bytes = outcome.bytes();
@@ -81,9 +87,11 @@ impl Item {
         self.kept = None;
     }
 
-    /// Its outcome, if it is there.
-    pub(crate) fn outcome(&self) -> Option<&Outcome> {
-        self.kept.as_ref().map(|kept| &kept.outcome)
+    /// The record and its outcome, if that is there.
+    pub(crate) fn into_outcome(self) -> Option<(Arc<OwnedRecord>, Outcome)> {
+        let mut kept = self.kept?;
+        // What is left of it counts until it is dropped here.
+        Some((self.record, std::mem::replace(&mut kept.outcome, Outcome::Deleted)))
     }
 }
 
@@ -115,11 +123,20 @@ pub(crate) struct Work {
     pub(crate) chunk: usize,
     /// Readings in a row that brought trouble.
     pub(crate) failures: u32,
+    /// What its reading goes on with, and the last offset that it was given.
+    pub(crate) sequel: Option<(Sequel, i64)>,
 }
 
 impl Default for Work {
     fn default() -> Self {
-        Self { phase: Phase::Idle, oldest: TokenVersion::default(), organisation: None, chunk: CHUNK, failures: 0 }
+        Self {
+            phase: Phase::Idle,
+            oldest: TokenVersion::default(),
+            organisation: None,
+            chunk: CHUNK,
+            failures: 0,
+            sequel: None,
+        }
     }
 }
 
