@@ -121,6 +121,20 @@ pub(crate) enum Topics {
     Check(Output),
     /// Give the topics keyed by connection more partitions and move every mailbox there, while all services are stopped
     Grow(Grow),
+    /// List what a service has to be allowed at the brokers, as access control lists
+    Rights(Rights),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Rights {
+    /// Only those of one: a service, or `operator`, who runs the commands
+    #[arg(value_name = "ROLE")]
+    pub(crate) role: Option<kafka::rights::Role>,
+    /// Ask the brokers of the settings which of them are missing, and exit 1 if any is
+    #[arg(long, requires = "role")]
+    pub(crate) check: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
 }
 
 #[derive(Debug, Subcommand)]

@@ -48,6 +48,7 @@ mod registry_tls;
 mod replay;
 mod scheduler;
 mod secrets;
+mod secure;
 mod simulator;
 mod stack;
 mod state_restore;

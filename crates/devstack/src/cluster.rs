@@ -152,7 +152,7 @@ impl Cluster {
         let mut settings = plans[number].settings(number, plans);
         settings.extend(SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned())));
         settings.extend(options.settings.iter().cloned());
-        node.format(&settings, false)?;
+        node.format(&settings, false, None)?;
         node.up()?;
         Ok(node)
     }

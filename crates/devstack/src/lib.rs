@@ -6,6 +6,7 @@
 //!
 //! Everything here blocks. From async code call it on a thread that may.
 
+mod acls;
 mod cluster;
 mod disk;
 mod error;
@@ -17,10 +18,13 @@ mod port;
 mod postgres;
 mod probe;
 mod progress;
+mod secure;
 mod sql;
 mod tool;
 
+pub use acls::Acl;
 pub use cluster::{Cluster, ClusterOptions, NODES};
 pub use error::Error;
 pub use kafka::{Kafka, KafkaOptions};
 pub use postgres::{Database, Postgres, PostgresOptions};
+pub use secure::{Secure, Users};

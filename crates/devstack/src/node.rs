@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use crate::disk::Disk;
 use crate::leash::{Leash, Process};
+use crate::secure::Users;
 use crate::{Error, jars, probe, tool};
 
 const SETTINGS: &str = include_str!("../../../docker/kafka/server.properties");
@@ -77,8 +78,13 @@ impl Node {
     }
 
     /// Writes the settings, those of every node with `settings` after (and over) them, and formats the data folder.
-    /// `standalone`: it is its own quorum of controllers.
-    pub(crate) fn format(&self, settings: &[(String, String)], standalone: bool) -> Result<(), Error> {
+    /// `standalone`: it is its own quorum of controllers. `users`: who may say who they are, by SCRAM.
+    pub(crate) fn format(
+        &self,
+        settings: &[(String, String)],
+        standalone: bool,
+        users: Option<&Users>,
+    ) -> Result<(), Error> {
         let mut text = format!("{SETTINGS}\nlog.dirs={}\n", self.data().display());
         for (name, value) in settings {
             text.push_str(&format!("{name}={value}\n"));
@@ -90,6 +96,9 @@ impl Node {
         let mut format = self.java();
         format.args([QUICK, "kafka.tools.StorageTool", "format"]).args(standalone.then_some("--standalone"));
         format.args(["--cluster-id", CLUSTER_ID]).arg("--config").arg(self.settings());
+        for (name, password) in users.into_iter().flat_map(|users| &users.0) {
+            format.arg("--add-scram").arg(format!("SCRAM-SHA-512=[name={name},password={password}]"));
+        }
         tool::run("formatting Kafka's data folder", &mut format).map(drop)
     }
 
@@ -149,6 +158,16 @@ impl Node {
     /// Whether it answers clients at this moment.
     pub(crate) fn serves(&self) -> bool {
         self.process.is_some() && probe::serves(self.setup.address).unwrap_or(false)
+    }
+
+    /// The listener by which it is asked whether it serves.
+    pub(crate) const fn address(&self) -> SocketAddr {
+        self.setup.address
+    }
+
+    /// Where its settings, its log and its data are.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Its own disk, if it has one.

@@ -1,5 +1,6 @@
 //! How clients of librdkafka are set up, and where what they say goes.
 
+use rdkafka::client::OAuthToken;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::KafkaError;
@@ -9,6 +10,7 @@ use rdkafka::{ClientContext, Statistics};
 use secrecy::ExposeSecret;
 use tracing::{debug, error, info, warn};
 
+use crate::oauth::{self, Tokens};
 use crate::settings::Settings;
 use crate::statistics;
 
@@ -22,6 +24,7 @@ pub(crate) fn base(settings: &Settings, name: &str) -> ClientConfig {
     for (name, value) in &settings.librdkafka {
         config.set(name, value.expose_secret());
     }
+    settings.security.apply(&mut config);
     config
         .set("bootstrap.servers", &settings.bootstrap_servers)
         .set("client.id", format!("mailtide-{name}-{}", settings.instance))
@@ -64,9 +67,25 @@ pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
 }
 
 /// The context of clients that need no callback of their own.
-pub(crate) struct Context;
+pub(crate) struct Context {
+    tokens: Option<Tokens>,
+}
+
+impl Context {
+    /// For a client of these settings.
+    pub(crate) fn of(settings: &Settings) -> Self {
+        Self { tokens: settings.security.tokens.clone() }
+    }
+
+    /// What gives tokens; none where the brokers take none.
+    pub(crate) const fn tokens(&self) -> Option<&Tokens> {
+        self.tokens.as_ref()
+    }
+}
 
 impl ClientContext for Context {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log(level, facility, message);
     }
@@ -77,6 +96,10 @@ impl ClientContext for Context {
 
     fn error(&self, error: KafkaError, reason: &str) {
         debug!(%error, reason, "Kafka client error");
+    }
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        oauth::answer(self.tokens())
     }
 }
 

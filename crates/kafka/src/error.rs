@@ -63,6 +63,27 @@ impl Cause {
         )
     }
 
+    /// Whether the brokers do not take us for who we say we are, or we them.
+    pub fn is_distrust(&self) -> bool {
+        use RDKafkaErrorCode::{
+            Authentication, IllegalSASLState, SSL, SaslAuthenticationFailed, UnsupportedSASLMechanism,
+        };
+        matches!(
+            self.0.rdkafka_error_code(),
+            Some(Authentication | IllegalSASLState | SaslAuthenticationFailed | SSL | UnsupportedSASLMechanism)
+        )
+    }
+
+    /// Whether the brokers know us and do not let us.
+    pub fn is_denied(&self) -> bool {
+        self.0.rdkafka_error_code().is_some_and(is_denied)
+    }
+
+    /// Whether it is our transactional id that they do not let us have.
+    pub(crate) fn is_denied_transactional_id(&self) -> bool {
+        self.0.rdkafka_error_code() == Some(RDKafkaErrorCode::TransactionalIdAuthorizationFailed)
+    }
+
     /// Whether the broker knows no such topic.
     pub fn is_unknown_topic(&self) -> bool {
         use RDKafkaErrorCode::{UnknownPartition, UnknownTopic, UnknownTopicOrPartition};
@@ -81,6 +102,21 @@ impl Cause {
         use RDKafkaErrorCode::{Fenced, InvalidProducerEpoch, ProducerFenced};
         matches!(self.0.rdkafka_error_code(), Some(Fenced | InvalidProducerEpoch | ProducerFenced))
     }
+}
+
+/// Whether it says that we lack a right.
+fn is_denied(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode::{
+        ClusterAuthorizationFailed, GroupAuthorizationFailed, TopicAuthorizationFailed,
+        TransactionalIdAuthorizationFailed,
+    };
+    matches!(
+        code,
+        ClusterAuthorizationFailed
+            | GroupAuthorizationFailed
+            | TopicAuthorizationFailed
+            | TransactionalIdAuthorizationFailed
+    )
 }
 
 /// Whether the local queue was full, and nothing was taken.
@@ -130,6 +166,8 @@ pub(crate) fn classify(error: &KafkaError) -> Verdict {
         KafkaError::Transaction(error) if matches!(error.code(), Fenced | ProducerFenced | InvalidProducerEpoch) => {
             Verdict::Restart
         }
+        // To redo it would be denied again, at once and for ever: the lane comes back at its own pace, and says why.
+        KafkaError::Transaction(inner) if is_denied(inner.code()) => Verdict::Restart,
         KafkaError::Transaction(error) if error.txn_requires_abort() => Verdict::AbortAndRedo,
         KafkaError::Transaction(error) if error.is_retriable() => Verdict::Retry,
         // The binding flushes before it commits; nothing was committed then.

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use crate::client::{self, Context};
 use crate::cluster;
 use crate::error::Cause;
+use crate::oauth;
 use crate::reader::{self, TopicPartition};
 use crate::settings::Settings;
 use crate::snapshot::{Spans, Step};
@@ -307,7 +308,11 @@ async fn ask<T: Send + 'static>(
     config.set("group.id", group.unwrap_or(&none)).set("retry.backoff.ms", "20").set("retry.backoff.max.ms", "200");
     let action: Arc<str> = action.into();
     let request = |error: KafkaError| Error::Request { action: action.to_string(), cause: error.into() };
-    let consumer: BaseConsumer<Context> = config.create_with_context(Context).map_err(request)?;
-    let answer = tokio::task::spawn_blocking(move || question(&consumer));
+    let consumer: BaseConsumer<Context> = config.create_with_context(Context::of(settings)).map_err(request)?;
+    let settings = settings.clone();
+    let answer = tokio::task::spawn_blocking(move || {
+        oauth::authorise(&settings, consumer.client());
+        question(&consumer)
+    });
     answer.await.map_err(|_| Error::Gone)?.map_err(request)
 }

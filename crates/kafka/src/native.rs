@@ -4,6 +4,7 @@ use std::ffi::{CStr, CString, c_void};
 use std::time::Duration;
 
 use rdkafka::bindings as native;
+use rdkafka::client::{Client, ClientContext, OAuthToken};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
 
@@ -49,4 +50,31 @@ pub(crate) fn is_drained<C: ProducerContext>(producer: &BaseProducer<C>, timeout
     // SAFETY: the producer keeps its client alive.
     let code = unsafe { native::rd_kafka_flush(producer.client().native_ptr(), millis) };
     code == native::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
+}
+
+/// Gives a client the token that it shows to brokers from now on.
+#[allow(unsafe_code, reason = "the binding gives one only to clients that are polled")]
+pub(crate) fn set_token<C: ClientContext>(client: &Client<C>, token: &OAuthToken) -> Result<(), String> {
+    let (Ok(value), Ok(principal)) = (CString::new(&*token.token), CString::new(&*token.principal_name)) else {
+        return Err("it or its owner's name has a null character".to_owned());
+    };
+    let mut said = [0_u8; 512];
+    // SAFETY: the client lives, both texts end with a null and outlive the call, there are no extensions, and what is
+    // said fits in what is given for it.
+    let code = unsafe {
+        native::rd_kafka_oauthbearer_set_token(
+            client.native_ptr(),
+            value.as_ptr(),
+            token.lifetime_ms,
+            principal.as_ptr(),
+            std::ptr::null_mut(),
+            0,
+            said.as_mut_ptr().cast(),
+            said.len(),
+        )
+    };
+    if code == native::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+        return Ok(());
+    }
+    Err(CStr::from_bytes_until_nul(&said).unwrap_or_default().to_string_lossy().into_owned())
 }

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use metrics::Counter;
 use rdkafka::Statistics;
-use rdkafka::client::ClientContext;
+use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
@@ -47,6 +47,19 @@ pub enum Error {
         /// What librdkafka said.
         cause: Cause,
     },
+    /// The brokers do not let us write there, until somebody allows it.
+    #[error(
+        "{principal} lacks Write on Topic {topic}, so a record was refused: {cause}; `mailtide topics rights` lists \
+         all that are needed"
+    )]
+    Denied {
+        /// Whom the brokers know us as.
+        principal: String,
+        /// The record's topic.
+        topic: Arc<str>,
+        /// What librdkafka said.
+        cause: Cause,
+    },
     /// The record was refused for good.
     #[error("A record of {bytes} bytes for {topic} was refused: {cause}")]
     Refused {
@@ -62,7 +75,7 @@ pub enum Error {
 impl Error {
     /// Whether trying again later may help.
     pub const fn is_transient(&self) -> bool {
-        matches!(self, Self::QueueFull { .. } | Self::Unacknowledged { .. })
+        matches!(self, Self::QueueFull { .. } | Self::Unacknowledged { .. } | Self::Denied { .. })
     }
 }
 
@@ -80,6 +93,8 @@ pub struct Delivered {
 pub struct Producer {
     inner: Arc<ArcSwap<FutureProducer<Quiet>>>,
     config: ClientConfig,
+    context: Quiet,
+    principal: String,
     timeout: Duration,
     delivered: Counter,
     failed: Counter,
@@ -88,19 +103,25 @@ pub struct Producer {
 
 /// The context of a producer that is shared between threads.
 #[derive(Clone)]
-struct Quiet;
+struct Quiet(Arc<Context>);
 
 impl ClientContext for Quiet {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         client::log(level, facility, message);
     }
 
     fn stats(&self, told: Statistics) {
-        Context.stats(told);
+        self.0.stats(told);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        Context.error(error, reason);
+        self.0.error(error, reason);
+    }
+
+    fn generate_oauth_token(&self, config: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.0.generate_oauth_token(config)
     }
 }
 
@@ -111,7 +132,8 @@ impl Producer {
     /// When librdkafka refuses the settings.
     pub fn new(settings: &Settings, name: &str) -> Result<Self, Error> {
         let config = config(settings, name);
-        let inner = config.create_with_context(Quiet).map_err(|error| Error::Client {
+        let context = Quiet(Arc::new(Context::of(settings)));
+        let inner = config.create_with_context(context.clone()).map_err(|error| Error::Client {
             bootstrap_servers: settings.bootstrap_servers.clone(),
             cause: error.into(),
         })?;
@@ -119,6 +141,8 @@ impl Producer {
         Ok(Self {
             inner: Arc::new(ArcSwap::from_pointee(inner)),
             config,
+            context,
+            principal: settings.security.principal(),
             timeout: settings.delivery_timeout,
             delivered: counter("delivered"),
             failed: counter("failed"),
@@ -158,7 +182,7 @@ impl Producer {
     fn replace_if_dead(&self) {
         let dead = self.inner.load_full();
         let Some((code, reason)) = dead.client().fatal_error() else { return };
-        match self.config.create_with_context(Quiet) {
+        match self.config.create_with_context(self.context.clone()) {
             Ok(fresh) => {
                 let now = self.inner.compare_and_swap(&dead, Arc::new(fresh));
                 if Arc::ptr_eq(&now, &dead) {
@@ -195,7 +219,9 @@ impl Producer {
     fn undelivered(&self, record: &OutRecord, error: KafkaError) -> Error {
         let topic = record.topic.clone();
         let cause = Cause::from(error);
-        if cause.is_permanent() {
+        if cause.is_denied() {
+            Error::Denied { principal: self.principal.clone(), topic, cause }
+        } else if cause.is_permanent() {
             let bytes = [&record.key, &record.value].into_iter().flatten().map(Bytes::len).sum();
             Error::Refused { topic, bytes, cause }
         } else {

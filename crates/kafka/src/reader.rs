@@ -16,6 +16,7 @@ use tracing::debug;
 use crate::client::{self, Context};
 use crate::cluster;
 use crate::error::Cause;
+use crate::oauth;
 use crate::record::{InputRecord, OwnedRecord};
 use crate::settings::Settings;
 
@@ -162,7 +163,11 @@ impl Inspector {
         question: impl FnOnce(&BaseConsumer<Context>) -> Result<T, KafkaError> + Send + 'static,
     ) -> Result<T, Error> {
         let consumer = self.consumer.clone();
-        let answer = tokio::task::spawn_blocking(move || question(&consumer)).await.map_err(|_| Error::Gone)?;
+        let answer = tokio::task::spawn_blocking(move || {
+            oauth::give(consumer.context().tokens(), consumer.client());
+            question(&consumer)
+        });
+        let answer = answer.await.map_err(|_| Error::Gone)?;
         answer.map_err(|error| Error::Request { action, topic: topic.to_owned(), cause: error.into() })
     }
 }
@@ -315,6 +320,6 @@ fn consumer(settings: &Settings, name: &str) -> Result<BaseConsumer<Context>, Er
         .set("group.id", format!("{}{name}-reader", settings.topic_prefix))
         .set("fetch.wait.max.ms", "100")
         .set("queued.max.messages.kbytes", (16 << 10).to_string())
-        .create_with_context(Context)
+        .create_with_context(Context::of(settings))
         .map_err(|error| Error::Client { bootstrap_servers: settings.bootstrap_servers.clone(), cause: error.into() })
 }

@@ -49,9 +49,8 @@ pub fn scan(
         // Few records are wanted, and what was fetched beyond them was fetched and unpacked for nothing.
         .set("fetch.message.max.bytes", (256 << 10).to_string())
         .set("queued.max.messages.kbytes", (1 << 10).to_string());
-    let consumer: BaseConsumer<Context> = config.create_with_context(Context).map_err(|error| Error::Client {
-        bootstrap_servers: settings.bootstrap_servers.clone(),
-        cause: error.into(),
+    let consumer: BaseConsumer<Context> = config.create_with_context(Context::of(settings)).map_err(|error| {
+        Error::Client { bootstrap_servers: settings.bootstrap_servers.clone(), cause: error.into() }
     })?;
     let failed = |error: KafkaError| Error::Reading { cause: error.into() };
     let mut list = TopicPartitionList::with_capacity(1);

@@ -7,6 +7,7 @@ use runtime::settings::Source;
 use secrecy::SecretString;
 
 use crate::lane::Tuning;
+use crate::security::Security;
 
 /// Settings of everything that speaks to Kafka.
 #[derive(Debug, Clone)]
@@ -29,7 +30,9 @@ pub struct Settings {
     pub queue_bytes: u64,
     /// How lanes work.
     pub lane: Tuning,
-    /// Properties handed to librdkafka as they are (SASL, TLS), except those that exactly-once depends on.
+    /// Who we are to the brokers, and how connections are protected.
+    pub security: Security,
+    /// Properties handed to librdkafka as they are, except those that exactly-once depends on.
     pub librdkafka: BTreeMap<String, SecretString>,
 }
 
@@ -65,6 +68,7 @@ impl Settings {
             queue_records: 100_000,
             queue_bytes: 64 << 20,
             lane: Tuning::default(),
+            security: Security::default(),
             librdkafka: BTreeMap::new(),
         }
     }
@@ -79,6 +83,10 @@ impl Settings {
     /// Reads `kafka.*` and `lane.*`, and checks them against each other.
     pub fn read(source: &mut Source) -> Self {
         let default = Self::for_brokers("localhost:9092");
+        let librdkafka = source.properties(
+            "kafka.librdkafka",
+            "Properties handed to librdkafka as they are, such as `ssl.cipher.suites` or `client.rack`",
+        );
         let settings = Self {
             bootstrap_servers: source.read(
                 "kafka.bootstrap_servers",
@@ -122,10 +130,8 @@ impl Settings {
                 "Bytes that may wait in a producer; more are refused",
             ),
             lane: Tuning::read(source),
-            librdkafka: source.properties(
-                "kafka.librdkafka",
-                "Properties handed to librdkafka as they are, such as `security.protocol` or `sasl.password`",
-            ),
+            security: Security::read(source, &librdkafka),
+            librdkafka,
         };
         settings.check(source);
         settings

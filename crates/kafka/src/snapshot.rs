@@ -13,6 +13,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use crate::client::{self, Context};
 use crate::cluster;
 use crate::error::Cause;
+use crate::oauth;
 use crate::reader::Error;
 use crate::record::{InputRecord, OwnedRecord};
 use crate::settings::Settings;
@@ -80,10 +81,11 @@ fn decided(
     let patience = settings.lane.transaction_timeout * UNDECIDED_FOR;
     let uncommitted: BaseConsumer<Context> = client::committed_reads(settings, name)
         .set("isolation.level", "read_uncommitted")
-        .create_with_context(Context)
+        .create_with_context(Context::of(settings))
         .map_err(|error| unmade(settings, error))?;
     let name_of = Arc::clone(topic);
     Ok(move |committed: &BaseConsumer<Context>| {
+        oauth::give(uncommitted.context().tokens(), uncommitted.client());
         let deadline = Instant::now() + patience;
         let ends = |consumer: &BaseConsumer<Context>| -> Result<Vec<i64>, KafkaError> {
             let count = cluster::partition_count(consumer, &name_of, SILENCE)?;
@@ -128,6 +130,7 @@ async fn read(
             let topic = topic.to_string();
             move |error: KafkaError| Error::Request { action, topic, cause: error.into() }
         };
+        oauth::give(consumer.context().tokens(), consumer.client());
         let count = cluster::partition_count(&consumer, &topic, SILENCE).map_err(request("Counting the partitions"))?;
         before(&consumer).map_err(request("Waiting for the open transactions"))?;
         let whole = (0..count).map(|partition| (partition, 0..i64::MAX)).collect();
@@ -253,7 +256,7 @@ fn consumer(settings: &Settings, name: &str) -> Result<BaseConsumer<Context>, Er
         .set("fetch.wait.max.ms", "20")
         // Whoever takes records one by one may be slower than the brokers.
         .set("queued.max.messages.kbytes", (16 << 10).to_string())
-        .create_with_context(Context)
+        .create_with_context(Context::of(settings))
         .map_err(|error| unmade(settings, error))
 }
 

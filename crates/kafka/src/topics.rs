@@ -11,6 +11,7 @@ use rdkafka::metadata::{Metadata, MetadataTopic};
 
 use crate::client::{self, Context};
 use crate::error::Cause;
+use crate::oauth;
 use crate::settings::Settings;
 
 mod grow;
@@ -147,6 +148,17 @@ pub enum Error {
         /// What librdkafka said.
         cause: Cause,
     },
+    /// The topic is not there, or we may not even see it, and we may not make it.
+    #[error(
+        "{principal} lacks Create on Topic {topic}, which is missing or hidden from it; have it made by whoever may, \
+         with `mailtide topics create`"
+    )]
+    Denied {
+        /// Whom the brokers know us as.
+        principal: String,
+        /// The full name.
+        topic: Arc<str>,
+    },
     /// The brokers refused to create a topic.
     #[error("Creating the topic {topic} was refused: {reason}")]
     Refused {
@@ -260,6 +272,9 @@ async fn request<'a>(
         match answer {
             // Somebody else was quicker.
             Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((topic, RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed)) => {
+                return Err(Error::Denied { principal: settings.security.principal(), topic: topic.into() });
+            }
             Err((topic, code)) => {
                 return Err(Error::Refused { topic: topic.into(), reason: code.to_string() });
             }
@@ -350,6 +365,7 @@ async fn metadata(admin: &Arc<AdminClient<Context>>, settings: &Settings) -> Res
 fn admin(settings: &Settings) -> Result<AdminClient<Context>, Error> {
     let config: ClientConfig = client::base(settings, "admin");
     config
-        .create_with_context(Context)
+        .create_with_context(Context::of(settings))
+        .inspect(|admin: &AdminClient<Context>| oauth::authorise(settings, admin.inner()))
         .map_err(|error| Error::Client { bootstrap_servers: settings.bootstrap_servers.clone(), cause: error.into() })
 }

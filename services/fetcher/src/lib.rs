@@ -26,6 +26,7 @@ use anyhow::Context as _;
 use gmail::{Client, Gate, Service};
 use grants::Grants;
 use kafka::lane::{Crew, LaneSettings};
+use kafka::rights::{self, Role};
 use kafka::topics::{self, Topic, Topics};
 use runtime::Shutdown;
 use runtime::health::Health;
@@ -76,6 +77,7 @@ pub async fn run_on<M: Mailboxes>(
     // Before the first wait, so that nobody takes a fetcher for ready that has no lanes yet.
     let begun = health.readiness("fetcher");
     let topics = Topics::new(&kafka.topic_prefix);
+    rights::check(kafka, Role::Fetcher).await.context("Asking what the fetcher may do")?;
     topics::create(kafka, &topics, &TOPICS).await.context("Creating the fetcher's topics")?;
     topics::check(kafka, &topics, &TOPICS).await.context("Checking the fetcher's topics")?;
     let runtime = Handle::current();

@@ -35,6 +35,7 @@ use std::time::Duration;
 use anyhow::Context;
 use gmail::{Gate, Service};
 use kafka::Producer;
+use kafka::rights::{self, Role};
 use kafka::topics::{self, Topic, Topics};
 use runtime::Shutdown;
 use runtime::health::{Check, Health};
@@ -88,6 +89,7 @@ impl Ingress {
     ) -> anyhow::Result<Self> {
         let ready = health.readiness("ingress");
         let topics = Topics::new(&kafka.topic_prefix);
+        rights::check(kafka, Role::Ingress).await?;
         topics::create(kafka, &topics, &Topic::ALL).await?;
         topics::check(kafka, &topics, &Topic::ALL).await?;
         store.migrate().await?;

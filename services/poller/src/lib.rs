@@ -24,6 +24,7 @@ use domain::mailbox::Rules;
 use gmail::{Client, Gate, Service};
 use grants::Grants;
 use kafka::lane::{Crew, LaneSettings};
+use kafka::rights::{self, Role};
 use kafka::topics::{self, Topic, Topics};
 use runtime::Shutdown;
 use runtime::health::Health;
@@ -87,6 +88,7 @@ async fn run_by<M: Mailboxes>(
     // Before the first wait, so that nobody takes a poller for ready that has no lanes yet.
     let begun = health.readiness("poller");
     let topics = Topics::new(&kafka.topic_prefix);
+    rights::check(kafka, Role::Poller).await.context("Asking what the poller may do")?;
     topics::create(kafka, &topics, &TOPICS).await.context("Creating the poller's topics")?;
     topics::check(kafka, &topics, &TOPICS).await.context("Checking the poller's topics")?;
     let shared = Arc::new(Shared {

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use kafka::reader::{Inspector, TopicPartition};
+use kafka::rights::{self, Role};
 use kafka::topics::{self, Topic, Topics};
 use kafka::{Producer, Reader};
 use runtime::health::{Check, Health};
@@ -58,6 +59,7 @@ pub async fn run(settings: Settings, health: Health, shutdown: Shutdown) -> anyh
 /// Sees to the topics and makes what batches are written with. Postgres need not be there yet.
 async fn start(settings: &Settings, shutdown: &Shutdown) -> anyhow::Result<Writer> {
     let topics = Topics::new(&settings.kafka.topic_prefix);
+    rights::check(&settings.kafka, Role::Projector).await.context("asking what the projector may do")?;
     topics::create(&settings.kafka, &topics, &TOPICS).await.context("creating the projector's topics")?;
     Ok(Writer {
         store: Store::connect(&settings.store).context("connecting the projector to Postgres")?,

@@ -20,6 +20,7 @@ use anyhow::Context as _;
 use domain::Timestamp;
 use domain::schedule::Schedule;
 use kafka::Producer;
+use kafka::rights::{self, Role};
 use kafka::topics::{self, Topic, Topics};
 use runtime::health::{Check, Health};
 use runtime::{Backoff, Shutdown};
@@ -63,6 +64,7 @@ const IDLE: domain::Duration = domain::Duration::from_secs(15);
 pub async fn run(settings: Settings, health: Health, shutdown: Shutdown) -> anyhow::Result<()> {
     let checks = (health.readiness("scheduler"), health.readiness("scheduler-audits"));
     let topics = Topics::new(&settings.kafka.topic_prefix);
+    rights::check(&settings.kafka, Role::Scheduler).await.context("asking what the scheduler may do")?;
     topics::create(&settings.kafka, &topics, &[Topic::Poll]).await.context("creating the scheduler's topic")?;
     let producer = Producer::new(&settings.kafka, "scheduler").context("making the scheduler's producer")?;
     let store = Store::connect(&settings.store).context("connecting the scheduler to Postgres")?;

@@ -69,6 +69,14 @@ pub enum Failure {
         /// The offset that came.
         found: i64,
     },
+    /// The brokers do not allow what is needed, until somebody does.
+    #[error("{what}; {lacking}")]
+    Denied {
+        /// What failed.
+        what: String,
+        /// Which rights are missing, in a sentence.
+        lacking: String,
+    },
     /// Transactions abort again and again.
     #[error("transactions have kept aborting for {seconds} s, the last one because {cause}")]
     Aborting {
@@ -116,6 +124,7 @@ impl Failure {
             Self::Fenced { .. }
             | Self::Record { .. }
             | Self::Rewound { .. }
+            | Self::Denied { .. }
             | Self::Undrained { .. }
             | Self::Aborting { .. }
             | Self::Panicked(_)
@@ -134,6 +143,7 @@ impl Failure {
             | Self::Fenced { .. }
             | Self::Record { .. }
             | Self::Rewound { .. }
+            | Self::Denied { .. }
             | Self::Undrained { .. }
             | Self::Aborting { .. }
             | Self::Panicked(_)
@@ -149,6 +159,7 @@ impl Failure {
             Self::Client { .. }
             | Self::Record { .. }
             | Self::Rewound { .. }
+            | Self::Denied { .. }
             | Self::Undrained { .. }
             | Self::Aborting { .. }
             | Self::Panicked(_)

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rdkafka::bindings::rd_kafka_resp_err_t;
-use rdkafka::client::ClientContext;
+use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
@@ -20,6 +20,7 @@ use crate::faults::{Fault, Faults};
 use crate::lane::done::Waker;
 use crate::lane::error::Failure;
 use crate::lane::tuning::LaneSettings;
+use crate::oauth::{self, Tokens};
 use crate::settings::Settings;
 use crate::statistics;
 
@@ -43,15 +44,17 @@ pub(crate) struct Rebalances {
     /// The consumer is being closed, and nobody is left to carry anything out.
     closing: AtomicBool,
     faults: Faults,
+    tokens: Option<Tokens>,
 }
 
 impl Rebalances {
-    fn new(faults: Faults) -> Self {
+    fn new(faults: Faults, tokens: Option<Tokens>) -> Self {
         Self {
             changes: Mutex::new(VecDeque::new()),
             served: AtomicU64::new(0),
             closing: AtomicBool::new(false),
             faults,
+            tokens,
         }
     }
 
@@ -65,6 +68,8 @@ impl Rebalances {
 }
 
 impl ClientContext for Rebalances {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         self.count();
         client::log(level, facility, message);
@@ -78,6 +83,11 @@ impl ClientContext for Rebalances {
     fn error(&self, error: KafkaError, reason: &str) {
         self.count();
         tracing::debug!(%error, reason, "Kafka client error");
+    }
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.count();
+        oauth::answer(self.tokens.as_ref())
     }
 }
 
@@ -133,7 +143,7 @@ impl Member {
             .set("fetch.message.max.bytes", (1 << 20).to_string())
             .set("queued.max.messages.kbytes", (16 << 10).to_string())
             .set("queued.min.messages", "10000");
-        let context = Rebalances::new(tuning.faults.clone());
+        let context = Rebalances::new(tuning.faults.clone(), settings.security.tokens.clone());
         let mut consumer: BaseConsumer<Rebalances> = config
             .create_with_context(context)
             .map_err(|error| Failure::Client { what: "lane's consumer", cause: error.into() })?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::BaseConsumer;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use tracing::{error, info, warn};
 
 use crate::client::{self, Context};
@@ -16,11 +16,11 @@ use crate::lane::error::{Error, Failure};
 use crate::lane::member::Member;
 use crate::lane::restore::{Restorer, panic_message};
 use crate::lane::status::{Phase, Shared};
-use crate::lane::transaction::Transactions;
+use crate::lane::transaction::{Transactions, transactional_id};
 use crate::lane::tuning::LaneSettings;
 use crate::lane::turn::{Parts, Running};
 use crate::settings::Settings;
-use crate::{cluster, metrics as names};
+use crate::{cluster, metrics as names, oauth, rights};
 
 /// The pause after the first failure; it doubles with each that follows.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -60,6 +60,7 @@ impl<F> Supervisor<F> {
             let attempt = catch_unwind(AssertUnwindSafe(|| self.attempt(&mut has_committed)));
             let attempt = attempt.unwrap_or_else(|panic| Err(Failure::Panicked(panic_message(panic.as_ref()))));
             let Err(failure) = attempt else { break Ok(()) };
+            let failure = self.explained(failure);
             let LaneSettings { service, lane, .. } = self.lane;
             if failure.is_final() {
                 break Err(Error::Unworkable { service, lane, failure: Box::new(failure) });
@@ -117,6 +118,31 @@ impl<F> Supervisor<F> {
         result.unwrap_or_else(|panic| Err(Failure::Panicked(panic_message(panic.as_ref()))))
     }
 
+    /// A failure that is for want of a right says which.
+    fn explained(&self, failure: Failure) -> Failure {
+        let cause = match &failure {
+            Failure::Call { cause, .. } | Failure::Record { cause, .. } if cause.is_denied() => Some(cause),
+            // The last reason is known as a text only.
+            Failure::Aborting { .. } => None,
+            Failure::Client { .. }
+            | Failure::Call { .. }
+            | Failure::Undrained { .. }
+            | Failure::Fenced { .. }
+            | Failure::Record { .. }
+            | Failure::Rewound { .. }
+            | Failure::Denied { .. }
+            | Failure::Panicked(_)
+            | Failure::Thread(_)
+            | Failure::Refused { .. }
+            | Failure::CoPartitioning { .. } => return failure,
+        };
+        let id = transactional_id(&self.settings, &self.lane);
+        match rights::explain(&self.settings, self.lane.service, &id, cause) {
+            Some(lacking) => Failure::Denied { what: failure.to_string(), lacking },
+            None => failure,
+        }
+    }
+
     fn note(&self, failure: &Failure, failures: u32, pause: Duration) {
         let LaneSettings { service, lane, .. } = self.lane;
         warn!(%failure, service, lane, failures, ?pause, "A lane is dropped and built anew");
@@ -158,8 +184,9 @@ fn jittered(pause: Duration) -> Duration {
 fn check_topics(settings: &Settings, lane: &LaneSettings) -> Result<i32, Failure> {
     const ANSWER: Duration = Duration::from_secs(5);
     let consumer: BaseConsumer<Context> = client::base(settings, &format!("{}-{}-check", lane.service, lane.lane))
-        .create_with_context(Context)
+        .create_with_context(Context::of(settings))
         .map_err(|error| Failure::Client { what: "checking client", cause: error.into() })?;
+    oauth::authorise(settings, consumer.client());
     let count = |topic: &str, what: &'static str| {
         let count = cluster::partition_count(&consumer, topic, ANSWER);
         count.map_err(|error| Failure::Call { what, cause: Cause::from(error) })

@@ -18,6 +18,7 @@ use crate::lane::error::Failure;
 use crate::lane::member::Member;
 use crate::lane::tuning::LaneSettings;
 use crate::native;
+use crate::oauth;
 use crate::record::OutRecord;
 use crate::settings::Settings;
 
@@ -45,6 +46,11 @@ impl From<Failure> for Unpublished {
     }
 }
 
+/// Stable for each instance and lane, so that whoever comes back fences what it left behind.
+pub(crate) fn transactional_id(settings: &Settings, lane: &LaneSettings) -> Arc<str> {
+    format!("{}{}-{}-{}", settings.topic_prefix, lane.service, settings.instance, lane.lane).into()
+}
+
 /// The lane's transactional producer.
 pub(crate) struct Transactions {
     producer: BaseProducer<Context>,
@@ -70,8 +76,8 @@ impl Transactions {
         lane: &LaneSettings,
         is_stopping: impl Fn() -> bool,
     ) -> Result<Self, Failure> {
-        let id = format!("{}{}-{}-{}", settings.topic_prefix, lane.service, settings.instance, lane.lane);
-        Self::take_over_as(settings, &format!("{}-{}", lane.service, lane.lane), id.into(), is_stopping)
+        let id = transactional_id(settings, lane);
+        Self::take_over_as(settings, &format!("{}-{}", lane.service, lane.lane), id, is_stopping)
     }
 
     /// The same for whoever is no lane: `id` is the transactional id in full, `name` what the client is called.
@@ -103,8 +109,10 @@ impl Transactions {
             .set("retry.backoff.ms", "1")
             .set("retry.backoff.max.ms", "5");
         let producer: BaseProducer<Context> = config
-            .create_with_context(Context)
+            .create_with_context(Context::of(settings))
             .map_err(|error| Failure::Client { what: "transactional producer", cause: error.into() })?;
+        // Taking the id over does not poll, and is the first that it does.
+        oauth::authorise(settings, producer.client());
         let this = Self {
             producer,
             id,

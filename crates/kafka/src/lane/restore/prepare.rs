@@ -18,6 +18,7 @@ use crate::faults::{Fault, Faults};
 use crate::lane::app::Restore;
 use crate::lane::error::Failure;
 use crate::lane::tuning::LaneSettings;
+use crate::oauth;
 use crate::settings::Settings;
 
 /// How long one question to a broker may take.
@@ -89,7 +90,7 @@ impl<R: Restore> Prepare<R> {
                 // An offset that is not stable yet is asked for again within librdkafka before we get to see that.
                 .set("retry.backoff.ms", "5")
                 .set("retry.backoff.max.ms", "20")
-                .create_with_context(Context)
+                .create_with_context(Context::of(settings))
                 .map_err(|error| Failure::Client { what: "restoring consumer", cause: error.into() })
         };
         Ok(Self {
@@ -125,7 +126,13 @@ impl<R: Restore> Prepare<R> {
         };
         let mut take = |job| pending.push(Pending { job, stage: Stage::Offset, said: false });
         match first {
-            Ok(job) => take(job),
+            Ok(job) => {
+                // Nobody polls these two, so they ask for no token by themselves.
+                for consumer in [&self.committed, &self.uncommitted] {
+                    oauth::give(consumer.context().tokens(), consumer.client());
+                }
+                take(job);
+            }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return false,
         }

@@ -70,7 +70,7 @@ impl<R: Restore> Reader<R> {
             .set("fetch.wait.max.ms", "5")
             .set("fetch.message.max.bytes", (4 << 20).to_string())
             .set("queued.max.messages.kbytes", (32 << 10).to_string())
-            .create_with_context(Context)
+            .create_with_context(Context::of(settings))
             .map_err(|error| Failure::Client { what: "restoring consumer", cause: error.into() })?;
         Ok(Self { consumer, state, tasks, reply })
     }
