@@ -229,20 +229,20 @@ async fn distrust_is_told(fort: &Fort) {
     assert!(!unknown.log().contains("wrong-password"));
 }
 
-/// Takes every right of every role away, one at a time, and looks what the role is told. Whether a topic may be made,
-/// and a transactional id be had, shows only when it is tried.
+/// Takes every right of every role away, half of them at a time, and looks what the role is told: those, and no other.
+/// Whether a topic may be made, and a transactional id be had, shows only when it is tried.
 async fn every_missing_right_is_named(fort: &Fort) {
     let each = Role::ALL.map(|role| async move {
-        fort.lacks(role, &[]).await;
         let asked =
             |it: &Right| it.kind != Kind::TransactionalId && it.operation != Operation::Create && it.name != "*";
-        for right in fort.rights(role).into_iter().filter(asked) {
-            let taken = std::slice::from_ref(&right);
-            fort.revoke(role, taken);
-            fort.lacks(role, taken).await;
-            fort.grant(role, taken);
+        let all: Vec<Right> = fort.rights(role).into_iter().filter(asked).collect();
+        for half in [0, 1] {
+            let taken: Vec<Right> = all.iter().skip(half).step_by(2).cloned().collect();
+            fort.revoke(role, &taken);
+            fort.lacks(role, &taken).await;
+            fort.grant(role, &taken);
+            fort.lacks(role, &[]).await;
         }
-        fort.lacks(role, &[]).await;
     });
     join_all(each).await;
 }

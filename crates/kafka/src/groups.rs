@@ -56,6 +56,23 @@ pub enum Error {
     Gone,
 }
 
+impl Error {
+    /// Whether the brokers know us and do not let us.
+    pub fn is_denied(&self) -> bool {
+        match self {
+            Self::Request { cause, .. }
+            | Self::Reading(
+                reader::Error::Client { cause, .. }
+                | reader::Error::Request { cause, .. }
+                | reader::Error::Reading { cause },
+            ) => cause.is_denied(),
+            Self::InUse { .. } | Self::Reading(reader::Error::Rewound { .. } | reader::Error::Gone) | Self::Gone => {
+                false
+            }
+        }
+    }
+}
+
 /// All groups that the brokers know, by name.
 ///
 /// # Errors

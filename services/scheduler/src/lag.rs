@@ -46,6 +46,10 @@ pub(crate) async fn measure(kafka: &kafka::Settings, store: &Store, every: Durat
                 found.iter().for_each(|((group, topic), lag)| metric::lag(group, topic, *lag));
                 told = now;
             }
+            // That passes by itself only where somebody grants a right.
+            Err(error) if error.is_denied() => {
+                tracing::warn!(%error, "How far consumers are behind is not known for want of a right");
+            }
             Err(error) => tracing::debug!(%error, "How far consumers are behind is not known"),
         }
         tokio::select! {
