@@ -85,7 +85,9 @@ fn decided(
         .map_err(|error| unmade(settings, error))?;
     let name_of = Arc::clone(topic);
     Ok(move |committed: &BaseConsumer<Context>| {
-        oauth::give(uncommitted.context().tokens(), uncommitted.client());
+        for consumer in [&uncommitted, committed] {
+            oauth::give(consumer.context().tokens(), consumer.client());
+        }
         let deadline = Instant::now() + patience;
         let ends = |consumer: &BaseConsumer<Context>| -> Result<Vec<i64>, KafkaError> {
             let count = cluster::partition_count(consumer, &name_of, SILENCE)?;

@@ -64,7 +64,9 @@ impl IdleGroup {
     /// # Errors
     /// When librdkafka refuses the settings.
     pub fn new(settings: &Settings, group: &str) -> Result<Self, Error> {
-        let consumer = client::committed_reads(settings, "groups").set("group.id", group).create_with_context(Context);
+        let consumer = client::committed_reads(settings, "groups")
+            .set("group.id", group)
+            .create_with_context(Context::of(settings));
         let client = |error: KafkaError| Failure::Client { what: "consumer of an idle group", cause: error.into() };
         Ok(Self { consumer: consumer.map_err(|error| failed(group, &client(error)))? })
     }
