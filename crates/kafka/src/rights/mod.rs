@@ -235,7 +235,7 @@ pub fn of(role: Role, prefix: &str) -> Vec<Right> {
             let any = |kind, operation| Right { kind, name: "*".to_owned(), pattern: Pattern::Literal, operation };
             rights.push(any(Kind::Group, Read));
             rights.push(transactional("replay"));
-            rights.extend(["dead-letters", "topics-grow"].map(|name| Right {
+            rights.extend(["dead-letters", "topics-grow", "state-restore"].map(|name| Right {
                 kind: Kind::TransactionalId,
                 name: format!("{prefix}{name}"),
                 pattern: Pattern::Literal,
