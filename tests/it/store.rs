@@ -3,6 +3,7 @@
 mod claims;
 mod connecting;
 mod outages;
+mod overview;
 mod projection;
 mod rotation;
 mod rows;

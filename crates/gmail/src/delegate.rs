@@ -82,6 +82,11 @@ impl ServiceAccount {
         })
     }
 
+    /// Its own address.
+    pub(crate) fn email(&self) -> &str {
+        &self.email
+    }
+
     /// An assertion that the account speaks for `subject`, a user's address.
     pub(crate) fn assertion(&self, subject: &str) -> Result<SecretString, jsonwebtoken::errors::Error> {
         let issued = get_current_timestamp() - SKEW.as_secs();

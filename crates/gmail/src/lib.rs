@@ -7,6 +7,7 @@
 //! - [`fetched`] is what is announced of a message that was read.
 //! - Every call passes the [`Gate`], which is told account, priority, price and deadline.
 //! - Errors are decided on Gmail's *reason*, never on the status alone ([`verdict`]).
+//! - [`probe`] asks whether Google knows us, for whoever looks for what is wrong.
 //! - Access tokens are kept by connection and refreshed ahead of their end, once however many calls wait.
 
 mod client;
@@ -20,6 +21,7 @@ mod metric;
 mod multipart;
 mod oauth;
 pub mod oidc;
+pub mod probe;
 mod query;
 mod settings;
 pub mod tariff;

@@ -134,7 +134,7 @@ fn issued(body: &[u8]) -> Option<Issued> {
 }
 
 /// What a refused assertion means: the user's or the domain's affair, unless our key or account is what is wrong.
-fn refused_delegation(answer: &Answered) -> CallError {
+pub(crate) fn refused_delegation(answer: &Answered) -> CallError {
     match refused(answer) {
         CallError::Revoked { cause } if OUR_KEY.iter().any(|words| cause.contains(words)) => CallError::Permanent {
             code: "Gmail.ServiceAccountRefused".to_owned(),
@@ -153,7 +153,7 @@ fn refused_delegation(answer: &Answered) -> CallError {
 }
 
 /// By the error's name first; a status alone only tells an outage.
-fn refused(answer: &Answered) -> CallError {
+pub(crate) fn refused(answer: &Answered) -> CallError {
     let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     let text = |key: &str| body[key].as_str().map(without_addresses).unwrap_or_default();
     let (error, subtype, description) = (text("error"), text("error_subtype"), text("error_description"));

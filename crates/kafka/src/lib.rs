@@ -3,7 +3,7 @@
 //! - [`lane`] reads, works and writes exactly once; everything else here is simple next to it.
 //! - [`Producer`] writes single records, acknowledged and once; [`Reader`] reads committed ones from given offsets.
 //! - [`SoleWriter`] writes transactions of its own; [`groups`] tells where consumer groups stand, and moves them.
-//! - [`topics`] names the topics, creates and checks them.
+//! - [`topics`] names the topics, creates and checks them; [`survey`] looks how they and the brokers are set.
 
 mod client;
 mod cluster;
@@ -25,6 +25,7 @@ mod security;
 mod settings;
 pub mod snapshot;
 mod statistics;
+pub mod survey;
 pub mod topics;
 pub mod trace;
 pub mod writer;

@@ -77,6 +77,22 @@ pub async fn look_up(settings: &Settings) -> Result<(), Error> {
     Ok(events::adopt(&ids)?)
 }
 
+/// Published schemas that are not registered, as `subject version`, of those that are looked for; none where no registry
+/// is set. Registers nothing.
+///
+/// # Errors
+/// When no answer comes, or a refusal.
+pub async fn missing(settings: &Settings) -> Result<Option<Vec<String>>, Error> {
+    let Some(client) = Client::new(settings)? else { return Ok(None) };
+    let mut missing = Vec::new();
+    for published in Registry::built_in().all() {
+        if client.look_up(&published.subject, &published.text).await?.is_none() {
+            missing.push(format!("{} {}", published.subject, published.version));
+        }
+    }
+    Ok(Some(missing))
+}
+
 async fn register_all(client: &Client) -> Result<BTreeMap<u32, u32>, Error> {
     let mut ids = BTreeMap::new();
     let registry = Registry::built_in();

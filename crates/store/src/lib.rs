@@ -3,8 +3,9 @@
 //!
 //! - Everything is in one schema, whose name is a setting; nothing outside of it is read or written.
 //! - Every query names the organisation. The exceptions are the pipeline's own passes over all tenants: the
-//!   scheduler's page, the projector's batch, the connections of the address that a push names, and the count of
-//!   connections that share one Google account.
+//!   scheduler's page, the projector's batch, the connections of the address that a push names, the count of connections
+//!   that share one Google account, and the operator's [`overview`].
+//! - [`inspect`] looks whether all is as it should be, for whoever looks for what is wrong.
 //! - A refresh token leaves this crate decrypted only by [`connections::refresh_token`] and, to be revoked, by
 //!   [`connections::last_grant`], in a type that does not print.
 
@@ -14,11 +15,13 @@ pub mod consents;
 mod error;
 pub mod fetching;
 pub mod idempotency;
+pub mod inspect;
 pub mod jobs;
 pub mod keys;
 pub mod living;
 mod migrate;
 pub mod organisations;
+pub mod overview;
 pub mod projection;
 pub mod rotation;
 mod row;

@@ -18,6 +18,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("V6__delegation", include_str!("../migrations/V6__delegation.sql")),
     ("V7__sealed", include_str!("../migrations/V7__sealed.sql")),
     ("V8__fetch_filter", include_str!("../migrations/V8__fetch_filter.sql")),
+    ("V9__overview", include_str!("../migrations/V9__overview.sql")),
 ];
 
 /// How long one migration may work, and how long a process waits for another's.
@@ -47,11 +48,7 @@ async fn under_lock(client: &mut Client, target: &Target) -> Result<(), Error> {
         .map_err(|error| Error::of(WHAT, error))?;
     make_schema(client, &target.schema).await?;
     let failed = |source: refinery::Error| Error::Migration { schema: target.schema.clone(), source: source.into() };
-    let migrations = MIGRATIONS
-        .iter()
-        .map(|(name, sql)| Migration::unapplied(name, sql))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(failed)?;
+    let migrations = known().map_err(|source| Error::Migration { schema: target.schema.clone(), source })?;
     let report = Runner::new(&migrations)
         .set_abort_divergent(true)
         // An instance of the previous version that restarts during an upgrade finds migrations it does not know.
@@ -63,6 +60,11 @@ async fn under_lock(client: &mut Client, target: &Target) -> Result<(), Error> {
         tracing::info!(schema = target.schema, version = migration.version(), name = migration.name(), "Migrated");
     }
     Ok(())
+}
+
+/// Every migration of this version, in order.
+pub(crate) fn known() -> Result<Vec<Migration>, Box<dyn std::error::Error + Send + Sync>> {
+    Ok(MIGRATIONS.iter().map(|(name, sql)| Migration::unapplied(name, sql)).collect::<Result<_, _>>()?)
 }
 
 /// Asks before it makes: `CREATE SCHEMA IF NOT EXISTS` wants the right to create even where there is nothing to do.

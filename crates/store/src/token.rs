@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::idempotency::KEPT;
 use crate::row::Reader;
+use crate::session::Session;
 use crate::{Error, Store};
 
 /// Why a token key cannot be used, or a refresh token not be read.
@@ -133,10 +134,11 @@ pub(crate) fn bound_to(organisation_id: OrganisationId, connection_id: Connectio
     [b"mailtide refresh token v1" as &[u8], organisation_id.as_bytes(), connection_id.as_bytes()].concat()
 }
 
+const WHAT: &str = "check the token keys";
+
 /// Leaves a known value under every key, and opens what was left before; then looks for what lies under keys that are not
 /// there: tokens, consents that are open, answers that may be given again. What nobody will open any more does not count.
 pub(crate) async fn check(store: &Store, keys: &TokenKeys) -> Result<(), Error> {
-    const WHAT: &str = "check the token keys";
     const KNOWN: &str = "mailtide token key check v1";
     let session = store.session(WHAT).await?;
     for (id, _) in &keys.keys {
@@ -152,6 +154,15 @@ pub(crate) async fn check(store: &Store, keys: &TokenKeys) -> Result<(), Error> 
         let opened = keys.open(&left.unwrap_or(sealed), id.as_bytes());
         opened.map_err(|reason| Error::TokenKey { what: WHAT, reason })?;
     }
+    match missing(&session, keys).await? {
+        None => Ok(()),
+        Some(id) => Err(Error::TokenKey { what: WHAT, reason: TokenKeyError::Unknown { id } }),
+    }
+}
+
+/// The id of a key that is not there and that something lies under: a token, a consent that is open, an answer that may
+/// be given again.
+async fn missing(session: &Session, keys: &TokenKeys) -> Result<Option<String>, Error> {
     let ids: Vec<&str> = keys.keys.iter().map(|(id, _)| id.as_str()).collect();
     let missing = "(SELECT token_key_id FROM connections
                     WHERE revoked_at IS NULL AND token_key_id <> ALL ($1) AND token_key_id <> '' LIMIT 1)
@@ -164,13 +175,72 @@ pub(crate) async fn check(store: &Store, keys: &TokenKeys) -> Result<(), Error> 
                       AND created_at >= now() - make_interval(secs => $2) LIMIT 1)
                    LIMIT 1";
     let kept = KEPT.as_millis() as f64 / 1_000.0;
-    match session.row(missing, &[&ids, &kept]).await? {
-        None => Ok(()),
-        Some(row) => {
-            let id = Reader { what: WHAT, row: &row }.get("token_key_id")?;
-            Err(Error::TokenKey { what: WHAT, reason: TokenKeyError::Unknown { id } })
+    let row = session.row(missing, &[&ids, &kept]).await?;
+    row.map(|row| Reader { what: WHAT, row: &row }.get("token_key_id")).transpose()
+}
+
+/// What is known of the keys of the settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Examined {
+    /// Each key by id, in the order of the settings.
+    pub keys: Vec<(String, Use)>,
+    /// A key that the settings do not have, though something lies under it.
+    pub missing: Option<String>,
+}
+
+/// Whether a key is the one that was used here under its id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Use {
+    /// Nothing was ever sealed with it here.
+    Fresh,
+    /// It opens what was sealed with it, so many refresh tokens among that; no more than a few are tried.
+    Opens {
+        /// How many refresh tokens were opened.
+        tokens: u64,
+    },
+    /// It does not.
+    Wrong(TokenKeyError),
+}
+
+/// Looks whether the keys open what lies under them, and writes nothing: the value that every service leaves when it
+/// starts, and a few refresh tokens.
+pub(crate) async fn examine(store: &Store, keys: &TokenKeys) -> Result<Examined, Error> {
+    /// Tokens of each key that are tried.
+    const TRIED: i64 = 3;
+    let session = store.session(WHAT).await?;
+    let mut examined = Vec::with_capacity(keys.keys.len());
+    for (id, _) in &keys.keys {
+        let mut sealed = Vec::new();
+        let known = session.row("SELECT ciphertext, nonce FROM token_keys WHERE key_id = $1", &[id]).await?;
+        sealed.extend(known.map(|row| {
+            (Sealed { key_id: id.clone(), ciphertext: row.get(0), nonce: row.get(1) }, id.as_bytes().to_vec())
+        }));
+        let has_known = !sealed.is_empty();
+        let tokens = session
+            .rows(
+                "SELECT connection_id, organisation_id, token_nonce, token_ciphertext FROM connections
+                 WHERE revoked_at IS NULL AND token_key_id = $1 LIMIT $2",
+                &[id, &TRIED],
+            )
+            .await?;
+        for row in &tokens {
+            let row = Reader { what: WHAT, row };
+            let place = bound_to(
+                OrganisationId::from_uuid(row.get("organisation_id")?),
+                ConnectionId::from_uuid(row.get("connection_id")?),
+            );
+            let (nonce, ciphertext) = (row.get("token_nonce")?, row.get("token_ciphertext")?);
+            sealed.push((Sealed { key_id: id.clone(), nonce, ciphertext }, place));
         }
+        let wrong = sealed.iter().find_map(|(sealed, place)| keys.open(sealed, place).err());
+        let is_used = match wrong {
+            Some(reason) => Use::Wrong(reason),
+            None if sealed.is_empty() => Use::Fresh,
+            None => Use::Opens { tokens: (sealed.len() - usize::from(has_known)) as u64 },
+        };
+        examined.push((id.clone(), is_used));
     }
+    Ok(Examined { keys: examined, missing: missing(&session, keys).await? })
 }
 
 impl TokenKeys {
