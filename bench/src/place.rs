@@ -31,7 +31,7 @@ impl Place {
     /// Starts Kafka and Postgres. Logs and metrics are on, as they are where Mailtide works for real.
     pub(crate) async fn start() -> anyhow::Result<Self> {
         let filter = std::env::var("MAILTIDE_LOG_FILTER").unwrap_or_else(|_| FILTER.to_owned());
-        let metrics = telemetry::init(&telemetry::Settings { format: Format::Text, filter })?;
+        let metrics = telemetry::init(&telemetry::Settings { format: Format::Text, filter })?.metrics;
         tokio::spawn(async move {
             let mut ticks = tokio::time::interval(UPKEEP);
             loop {

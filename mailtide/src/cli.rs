@@ -1,5 +1,6 @@
 //! The command line: what can be asked for, and its help.
 
+pub(crate) mod look;
 pub(crate) mod repair;
 
 use std::path::PathBuf;
@@ -9,6 +10,7 @@ use domain::filter::Pattern;
 use domain::{ConnectionId, OrganisationId};
 use store::keys::Scope;
 
+pub(crate) use look::{Doctor, Health, LogLevel, Settings, Status};
 pub(crate) use repair::{DeadLetters, Grow, Lag, Replay, Restore, Verify};
 
 /// Turns Gmail mailboxes into an exactly-once stream on Kafka.
@@ -81,6 +83,14 @@ pub(crate) enum Command {
     Verify(Verify),
     /// Ask the service whose admin port is in the settings whether it is ready; exit 1 if not
     Health(Health),
+    /// Tell how things stand: connections, jobs, lag, budgets, slow mailboxes, dead letters
+    Status(Status),
+    /// Check everything that the services stand on, and say what to do where something is wrong; exit 1 then
+    Doctor(Doctor),
+    /// Ask that service what it logs, or have it log more or less until it ends
+    LogLevel(LogLevel),
+    /// Print every setting in force, its default, and where it came from; secrets are not shown
+    Settings(Settings),
 }
 
 #[derive(Debug, Args)]
@@ -315,13 +325,6 @@ pub(crate) struct Sync {
     pub(crate) wait: bool,
     #[command(flatten)]
     pub(crate) output: Output,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Health {
-    /// Ask whether it is alive, not whether it is ready
-    #[arg(long)]
-    pub(crate) live: bool,
 }
 
 #[derive(Debug, Args)]

@@ -8,9 +8,10 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use hyper::header::HeaderName;
 use runtime::Shutdown;
-use runtime::health::{Admin, Health};
+use runtime::admin::Admin;
+use runtime::health::Health;
 use runtime::settings::PREFIX;
-use runtime::telemetry::Metrics;
+use runtime::telemetry::Telemetry;
 use tokio::task::JoinSet;
 
 use crate::cli::Dev;
@@ -120,7 +121,7 @@ pub(crate) async fn run(
     dev: &Dev,
     file: Option<&Path>,
     settings: Settings,
-    metrics: Metrics,
+    telemetry: Telemetry,
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
     let wanted =
@@ -146,7 +147,7 @@ pub(crate) async fn run(
     }
     let settings = settings::load(file, overrides).map_err(|failure| anyhow!("{failure}"))?;
     let health = Health::new();
-    let admin = Admin::start(&settings.admin, health.clone(), metrics).await?;
+    let admin = Admin::start(&settings.admin, health.clone(), telemetry).await?;
     let ended = serve(&settings, &health, dev.simulator, &shutdown).await;
     if let Some(simulator) = simulator {
         simulator.shutdown().await;

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use runtime::Shutdown;
-use runtime::telemetry::Metrics;
+use runtime::telemetry::Telemetry;
 use runtime::trace::{self, Traces};
 
 use crate::cli::{Cli, Command};
@@ -90,19 +90,19 @@ async fn run(cli: Cli, mut settings: Settings) -> anyhow::Result<Outcome> {
         // The operator's commands speak for themselves, and what the Kafka client grumbles about passes.
         settings.telemetry.filter = "warn,kafka::client=error".to_owned();
     }
-    let metrics = runtime::telemetry::init(&settings.telemetry)?;
+    let telemetry = runtime::telemetry::init(&settings.telemetry)?;
     metrics::describe();
     settings.effective.log();
     let traces = match service_name(&cli.command) {
         Some(service) => trace::init(&settings.trace, service, &settings.kafka.instance)?,
         None => Traces::NONE,
     };
-    let ended = Box::pin(carry_out(cli, settings, metrics)).await;
+    let ended = Box::pin(carry_out(cli, settings, telemetry)).await;
     traces.shut_down(TRACES).await;
     ended
 }
 
-async fn carry_out(cli: Cli, settings: Settings, metrics: Metrics) -> anyhow::Result<Outcome> {
+async fn carry_out(cli: Cli, settings: Settings, telemetry: Telemetry) -> anyhow::Result<Outcome> {
     let shutdown = Shutdown::on_signals()?;
     if let Command::Replay(_) | Command::State(_) = cli.command
         && !registry::register(&settings.registry, |error| eprintln!("{error}"), &shutdown).await?
@@ -113,17 +113,17 @@ async fn carry_out(cli: Cli, settings: Settings, metrics: Metrics) -> anyhow::Re
         registry::look_up(&settings.registry).await?;
     }
     match cli.command {
-        Command::Ingress => service::run(service::Service::Ingress, settings, metrics, shutdown).await?,
-        Command::Scheduler => service::run(service::Service::Scheduler, settings, metrics, shutdown).await?,
-        Command::Poller => service::run(service::Service::Poller, settings, metrics, shutdown).await?,
-        Command::Fetcher => service::run(service::Service::Fetcher, settings, metrics, shutdown).await?,
+        Command::Ingress => service::run(service::Service::Ingress, settings, telemetry, shutdown).await?,
+        Command::Scheduler => service::run(service::Service::Scheduler, settings, telemetry, shutdown).await?,
+        Command::Poller => service::run(service::Service::Poller, settings, telemetry, shutdown).await?,
+        Command::Fetcher => service::run(service::Service::Fetcher, settings, telemetry, shutdown).await?,
         Command::Projector(projector) if projector.rebuild => {
             let rebuilt = projector::rebuild(settings.projector, shutdown).await?;
             println!("Derived the rows from {} records", rebuilt.records);
         }
-        Command::Projector(_) => service::run(service::Service::Projector, settings, metrics, shutdown).await?,
-        Command::Simulator => service::run(service::Service::Simulator, settings, metrics, shutdown).await?,
-        Command::Dev(dev) => dev::run(&dev, cli.config.as_deref(), settings, metrics, shutdown).await?,
+        Command::Projector(_) => service::run(service::Service::Projector, settings, telemetry, shutdown).await?,
+        Command::Simulator => service::run(service::Service::Simulator, settings, telemetry, shutdown).await?,
+        Command::Dev(dev) => dev::run(&dev, cli.config.as_deref(), settings, telemetry, shutdown).await?,
         Command::Demo(demo) => return demo::run(&demo, cli.config.as_deref(), shutdown).await,
         Command::Topics(topics) => return command::topics::run(topics, &settings, &shutdown).await,
         Command::State(cli::State::Restore(ask)) => return command::state::restore(&ask, &settings, &shutdown).await,
@@ -138,6 +138,10 @@ async fn carry_out(cli: Cli, settings: Settings, metrics: Metrics) -> anyhow::Re
         Command::Lag(lag) => command::lag::run(&lag, &settings, &shutdown).await?,
         Command::Verify(verify) => return command::verify::run(&verify, &settings, &shutdown).await,
         Command::Health(health) => return command::health::run(health, settings.admin.address).await,
+        Command::Status(status) => return Box::pin(command::status::run(&status, &settings, &shutdown)).await,
+        Command::Doctor(doctor) => return Box::pin(command::doctor::run(&doctor, &settings)).await,
+        Command::LogLevel(level) => return command::log_level::run(level, settings.admin.address).await,
+        Command::Settings(asked) => command::settings::run(&asked, &settings)?,
     }
     Ok(Outcome::Done)
 }
@@ -166,7 +170,11 @@ const fn service_name(command: &Command) -> Option<&'static str> {
         | Command::DeadLetters(_)
         | Command::Lag(_)
         | Command::Verify(_)
-        | Command::Health(_) => None,
+        | Command::Health(_)
+        | Command::Status(_)
+        | Command::Doctor(_)
+        | Command::LogLevel(_)
+        | Command::Settings(_) => None,
     }
 }
 
@@ -191,7 +199,11 @@ const fn reads_records(command: &Command) -> bool {
         | Command::Sync(_)
         | Command::Replay(_)
         | Command::Lag(_)
-        | Command::Health(_) => false,
+        | Command::Health(_)
+        | Command::Status(_)
+        | Command::Doctor(_)
+        | Command::LogLevel(_)
+        | Command::Settings(_) => false,
     }
 }
 

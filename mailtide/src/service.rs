@@ -4,8 +4,9 @@ use std::task::Poll;
 
 use anyhow::Context;
 use futures_util::future::BoxFuture;
-use runtime::health::{Admin, Check, Health};
-use runtime::telemetry::Metrics;
+use runtime::admin::Admin;
+use runtime::health::{Check, Health};
+use runtime::telemetry::Telemetry;
 use runtime::{Backoff, Shutdown};
 use store::Store;
 
@@ -32,13 +33,13 @@ pub(crate) enum Service {
 pub(crate) async fn run(
     service: Service,
     settings: Settings,
-    metrics: Metrics,
+    telemetry: Telemetry,
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
     let health = Health::new();
     // Before the port opens, so that nobody takes a service for ready whose parts have not said yet what they wait for.
     let begun = health.readiness("start");
-    let _admin = Admin::start(&settings.admin, health.clone(), metrics).await?;
+    let _admin = Admin::start(&settings.admin, health.clone(), telemetry).await?;
     let is_ours = !matches!(service, Service::Simulator);
     if is_ours && !registered(&settings, |error| begun.fail(error.to_string()), &shutdown).await? {
         return Ok(());

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use runtime::settings::{Effective, Origin, Problem, Source};
-use runtime::{health, telemetry, trace};
+use runtime::{admin, telemetry, trace};
 use secrecy::SecretString;
 use url::Url;
 
@@ -16,7 +16,7 @@ pub(crate) struct Settings {
     /// Traces.
     pub(crate) trace: trace::Settings,
     /// The admin port.
-    pub(crate) admin: health::Settings,
+    pub(crate) admin: admin::Settings,
     /// The broker.
     pub(crate) kafka: kafka::Settings,
     /// The database.
@@ -91,7 +91,7 @@ pub(crate) fn load(file: Option<&Path>, overrides: BTreeMap<String, String>) -> 
 fn read(mut source: Source) -> Result<Settings, Failure> {
     let telemetry = telemetry::Settings::read(&mut source);
     let trace = trace::Settings::read(&mut source);
-    let admin = health::Settings::read(&mut source);
+    let admin = admin::Settings::read(&mut source);
     let kafka = kafka::Settings::read(&mut source);
     let store = store::Settings::read(&mut source);
     let registry = registry::Settings::read(&mut source);

@@ -21,6 +21,8 @@ pub enum Fault {
     OffsetsOutside,
     /// No protection is off, but each transaction takes long, so that a kill is likely to hit one.
     Dawdle,
+    /// No protection is off, but the first transaction never comes to its end: the lane is stuck.
+    Hang,
 }
 
 /// A place in the life of a transaction where a test may hold the lane, or let it die by a panic.
@@ -75,7 +77,7 @@ impl Faults {
     /// process in its seventh transaction.
     pub const VARIABLE: &'static str = "KAFKA_FAULTS";
 
-    const NAMES: [(&'static str, Fault); 8] = [
+    const NAMES: [(&'static str, Fault); 9] = [
         ("library-rebalance", Fault::LibraryRebalance),
         ("stable-end-only", Fault::StableEndOnly),
         ("moved-offsets-only", Fault::MovedOffsetsOnly),
@@ -84,6 +86,7 @@ impl Faults {
         ("no-ownership-check", Fault::NoOwnershipCheck),
         ("offsets-outside", Fault::OffsetsOutside),
         ("dawdle", Fault::Dawdle),
+        ("hang", Fault::Hang),
     ];
 
     /// All that the environment names.
@@ -128,6 +131,9 @@ impl Faults {
                 // As by SIGKILL: nothing is tidied up.
                 std::process::abort();
             }
+        }
+        while self.has(Fault::Hang) && point == Point::Checked {
+            std::thread::park();
         }
         if let Some(hook) = &self.hook {
             hook(point);

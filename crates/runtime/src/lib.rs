@@ -1,6 +1,6 @@
-//! What every service starts with: its settings, its telemetry, its health endpoint and the
-//! order to stop.
+//! What every service starts with: its settings, its telemetry, its health, its admin port and the order to stop.
 
+pub mod admin;
 pub mod backoff;
 pub mod health;
 pub mod metric;

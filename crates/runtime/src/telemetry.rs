@@ -1,12 +1,18 @@
 //! Logs to stderr, metrics into a recorder that the admin port renders.
 
+mod filter;
+mod line;
+
 use std::fmt;
 use std::io::IsTerminal;
 use std::str::FromStr;
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+use tracing_subscriber::{fmt as log, reload};
+
+pub use filter::{BadFilter, LogFilter};
 
 use crate::metric::{self, Metric};
 use crate::settings::Source;
@@ -67,7 +73,7 @@ impl Settings {
         let format = source.read("log.format", Format::Text, "How log lines are written: `text` or `json`");
         let doc = "What is logged: a level, then modules with levels of their own, such as `info,poller=debug`";
         let filter = source.read("log.filter", QUIET.to_owned(), doc);
-        if let Err(error) = EnvFilter::builder().parse(&filter) {
+        if let Err(error) = filter::parse(&filter) {
             source.error("log.filter", format!("{error}, got `{filter}`"));
         }
         Self { format, filter }
@@ -79,7 +85,7 @@ impl Settings {
 pub enum Error {
     /// The filter does not parse. [`Settings::read`] reports it earlier.
     #[error("reading log.filter: {0}")]
-    Filter(#[from] tracing_subscriber::filter::ParseError),
+    Filter(#[from] BadFilter),
     /// This process logs already.
     #[error("starting the log: {0}")]
     Log(#[from] TryInitError),
@@ -108,17 +114,30 @@ impl Metrics {
     }
 }
 
+/// What a process tells of itself. Clones are the same.
+#[derive(Clone)]
+pub struct Telemetry {
+    /// What is counted.
+    pub metrics: Metrics,
+    /// What is logged.
+    pub log: LogFilter,
+}
+
 /// Starts logging and recording, once a process.
 ///
 /// # Errors
 /// When it was started before.
-pub fn init(settings: &Settings) -> Result<Metrics, Error> {
-    let filter = EnvFilter::builder().parse(&settings.filter)?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match settings.format {
-        Format::Text => log.with_ansi(std::io::stderr().is_terminal()).finish().try_init()?,
-        Format::Json => log.json().flatten_event(true).finish().try_init()?,
-    }
+pub fn init(settings: &Settings) -> Result<Telemetry, Error> {
+    let (filter, handle) = reload::Layer::new(filter::parse(&settings.filter)?);
+    let (text, json) = match settings.format {
+        Format::Text => {
+            let text = log::layer().with_ansi(std::io::stderr().is_terminal());
+            (Some(text.with_writer(|| line::Lines(std::io::stderr()))), None)
+        }
+        Format::Json => (None, Some(log::layer().json().flatten_event(true).with_writer(std::io::stderr))),
+    };
+    tracing_subscriber::registry().with(filter).with(text).with(json).try_init()?;
+    let log = LogFilter::new(&settings.filter, move |filter| handle.reload(filter));
     let mut recorder = PrometheusBuilder::new().set_buckets(&SECONDS)?;
     for ending in COUNTED {
         recorder = recorder.set_buckets_for_metric(Matcher::Suffix(ending.to_owned()), &COUNTS)?;
@@ -126,7 +145,7 @@ pub fn init(settings: &Settings) -> Result<Metrics, Error> {
     let recorder = recorder.install_recorder()?;
     metric::ALL.iter().for_each(Metric::describe);
     metrics::gauge!(metric::BUILD_INFO.name, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-    Ok(Metrics { recorder })
+    Ok(Telemetry { metrics: Metrics { recorder }, log })
 }
 
 #[cfg(test)]

@@ -27,24 +27,25 @@ const READ: [Topic; 5] = [Topic::Poll, Topic::Discovered, Topic::Fetched, Topic:
 /// How far a group is behind, in a topic or in one partition of it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Behind {
-    group: String,
+pub(crate) struct Behind {
+    pub(crate) group: String,
     /// How many members the group has; none where it is not Kafka that knows.
-    members: Option<usize>,
-    topic: String,
+    pub(crate) members: Option<usize>,
+    pub(crate) topic: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     partition: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     committed: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     end: Option<i64>,
-    lag: u64,
+    pub(crate) lag: u64,
 }
 
 /// Looks once, or until it is told to stop.
 pub(crate) async fn run(lag: &Lag, settings: &Settings, shutdown: &Shutdown) -> anyhow::Result<()> {
     loop {
-        let found = look(lag, settings).await?;
+        let found = look(&lag.groups, settings).await?;
+        let found = if lag.partitions { found } else { by_topic(found) };
         if lag.watch && !lag.output.json && std::io::stdout().is_terminal() {
             // Home, and everything below cleared.
             ask::say("\x1b[H\x1b[2J")?;
@@ -75,18 +76,24 @@ pub(crate) async fn run(lag: &Lag, settings: &Settings, shutdown: &Shutdown) -> 
     }
 }
 
-async fn look(lag: &Lag, settings: &Settings) -> anyhow::Result<Vec<Behind>> {
+/// How far every group is behind in each topic that it reads.
+pub(crate) async fn summary(settings: &Settings) -> anyhow::Result<Vec<Behind>> {
+    look(&[], settings).await.map(by_topic)
+}
+
+/// How far `groups` are behind, or all, partition by partition.
+async fn look(groups: &[String], settings: &Settings) -> anyhow::Result<Vec<Behind>> {
     let kafka = &settings.kafka;
     let names = Topics::new(&kafka.topic_prefix);
     let topics: Vec<Arc<str>> = READ.iter().map(|topic| names.name(*topic).clone()).collect();
     let known: BTreeMap<String, Group> =
         groups::list(kafka).await?.into_iter().map(|group| (group.name.clone(), group)).collect();
-    let asked: Vec<String> = match lag.groups.as_slice() {
+    let asked: Vec<String> = match groups {
         [] => known.keys().cloned().collect(),
         named => named.to_vec(),
     };
     let mut lags = groups::lags(kafka, &asked, &topics).await?;
-    if lag.groups.is_empty() {
+    if groups.is_empty() {
         lags.extend(projector(settings).await?);
     }
     let found = lags.into_iter().map(|it| {
@@ -101,7 +108,7 @@ async fn look(lag: &Lag, settings: &Settings) -> anyhow::Result<Vec<Behind>> {
             lag: it.lag,
         }
     });
-    Ok(if lag.partitions { found.collect() } else { by_topic(found.collect()) })
+    Ok(found.collect())
 }
 
 /// How far the projector is behind, if Postgres is within reach.

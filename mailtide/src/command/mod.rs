@@ -1,15 +1,20 @@
 //! The operator's commands.
 
+pub(crate) mod admin;
 pub(crate) mod ask;
 pub(crate) mod connections;
 pub(crate) mod dead_letters;
+pub(crate) mod doctor;
 pub(crate) mod health;
 pub(crate) mod journal;
 pub(crate) mod keys;
 pub(crate) mod lag;
+pub(crate) mod log_level;
 pub(crate) mod organisations;
 pub(crate) mod replay;
+pub(crate) mod settings;
 pub(crate) mod state;
+pub(crate) mod status;
 mod stopped;
 pub(crate) mod sync;
 pub(crate) mod tail;

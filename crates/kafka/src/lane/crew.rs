@@ -106,8 +106,12 @@ impl Checks {
         }
         // One that waits for Kafka does not turn, and a restart would not bring Kafka back.
         let is_waiting = matches!(status.phase, Phase::Starting | Phase::Recovering);
-        if is_waiting || status.idle_for() < self.stuck {
+        let idle = status.idle_for();
+        if is_waiting || idle < self.stuck {
             self.alive.pass();
+        } else {
+            // However much there is to do, a lane that works turns: each turn is bounded.
+            self.alive.fail(format!("its loop has not turned for {} s", idle.as_secs()));
         }
     }
 }

@@ -17,6 +17,7 @@ use kafka::topics::{self, Topic, Topics};
 use kafka::{Headers, OutRecord, SoleWriter};
 use serde::Serialize;
 use serde_json::{Value, json};
+use store::overview::{Count, Precision};
 
 use super::ask::{self, Answer};
 use super::journal::{self, Journal};
@@ -68,6 +69,33 @@ pub(crate) async fn run(what: DeadLetters, settings: &Settings) -> anyhow::Resul
         DeadLetters::Redrive { chosen, by_key } => settle(kafka, &names, &chosen, Act::Redrive { by_key }).await,
         DeadLetters::Discard { chosen } => settle(kafka, &names, &chosen, Act::Discard).await,
     }
+}
+
+/// Letters that nobody has seen to yet.
+pub(crate) struct Open {
+    /// How many; where there are too many to look at, how many places the topic has for them.
+    pub(crate) count: Count,
+    /// When the oldest of them was put aside, where they were looked at.
+    pub(crate) oldest: Option<Timestamp>,
+}
+
+/// Counts the letters that nobody has seen to yet. Makes no topic.
+pub(crate) async fn open(kafka: &kafka::Settings, names: &Topics) -> anyhow::Result<Open> {
+    let inspector = Inspector::new(kafka)?;
+    let ends = inspector.ends(names.name(Topic::DeadLetter)).await?;
+    let places = ends.iter().map(|ends| (ends.end - ends.low).max(0).unsigned_abs()).sum::<u64>();
+    if places > MOST as u64 {
+        return Ok(Open { count: Count { count: places, precision: Precision::Estimate }, oldest: None });
+    }
+    let journal = match inspector.partition_count(names.name(Topic::Journal)).await {
+        Ok(_) => Journal::read(kafka, names).await?,
+        // Nothing was ever seen to.
+        Err(_) => Journal::default(),
+    };
+    let letters = find(kafka, names, Wanted::Which(Which::default()), Values::Dropped).await?;
+    let mut open = letters.iter().filter(|letter| journal.get::<Mark>(&letter.mark_key()).is_none()).peekable();
+    let oldest = open.peek().and_then(|letter| letter.at);
+    Ok(Open { count: Count { count: open.count() as u64, precision: Precision::Exact }, oldest })
 }
 
 /// Which letters are wanted.
