@@ -7,6 +7,7 @@ mod ceiling;
 mod fetch;
 mod fetching;
 mod governor;
+mod idle;
 mod inboxes;
 mod keys;
 mod latency;
@@ -14,10 +15,12 @@ mod load;
 mod memory;
 mod options;
 mod overload;
+mod pass;
 mod place;
 mod progress;
 mod report;
 mod requests;
+mod rows;
 mod simulated;
 mod slow;
 mod syncs;
@@ -50,6 +53,9 @@ async fn main() -> anyhow::Result<ExitCode> {
             Benchmark::Slow => slow::run(&place, &options).await?,
             Benchmark::Fetch => fetch::run(&place, &options).await?,
             Benchmark::Keys => keys::run(&place, &options).await?,
+            Benchmark::Rows => rows::run(&place, &options).await?,
+            Benchmark::Pass => pass::run(&place, &options).await?,
+            Benchmark::Idle => idle::run(&place, &options).await?,
             Benchmark::Ceiling => ceiling::run(&place).await?,
             Benchmark::Governor => governor::run().await?,
         });

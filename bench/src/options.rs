@@ -20,6 +20,9 @@ pub(crate) struct Options {
     /// About how long one side is measured in one round, in seconds.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
+    /// Mailboxes and connections where there are to be many.
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1_000..=10_000_000))]
+    pub(crate) mailboxes: u32,
     /// Exit with 0 also when a goal is missed.
     #[arg(long)]
     pub(crate) report_only: bool,
@@ -47,6 +50,12 @@ pub(crate) enum Benchmark {
     Fetch,
     /// Work in each key's order, of few keys and of many, against what it takes at least.
     Keys,
+    /// Facts of jobs that the projector makes rows of per second.
+    Rows,
+    /// The scheduler's pass over as many connections as --mailboxes says, and over a tenth of them.
+    Pass,
+    /// Restoring as many idle mailboxes as --mailboxes says, and a tenth of them; writes 4 GB and takes minutes.
+    Idle,
     /// Quota units used by fetching one mailbox, and a thousand; takes three and a half minutes.
     Ceiling,
     /// Quota units used under more load than there is quota for; takes four minutes.

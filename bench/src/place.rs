@@ -63,8 +63,8 @@ impl Place {
         self.database.url()
     }
 
-    /// The store, its schema up to date.
-    pub(crate) async fn store(&self) -> anyhow::Result<Store> {
+    /// How the store is set up.
+    pub(crate) fn store_settings(&self) -> anyhow::Result<store::Settings> {
         let mut settings = store::Settings {
             url: Some(self.database.url().to_owned().into()),
             token_keys: Some(Arc::new(TokenKeys::parse(&TokenKeys::generate("bench"))?)),
@@ -73,7 +73,12 @@ impl Place {
         if let Some(schema) = self.database.schema() {
             settings.schema = schema.to_owned();
         }
-        let store = Store::connect(&settings)?;
+        Ok(settings)
+    }
+
+    /// The store, its schema up to date.
+    pub(crate) async fn store(&self) -> anyhow::Result<Store> {
+        let store = Store::connect(&self.store_settings()?)?;
         store.migrate().await?;
         Ok(store)
     }

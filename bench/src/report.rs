@@ -72,6 +72,17 @@ impl Outcome {
         }
     }
 
+    /// What something costs, which must not be more than `bound`.
+    pub(crate) fn of_bound(name: &'static str, unit: &'static str, ours: f64, bound: f64) -> Self {
+        Self::of_growth(name, unit, ours, bound, 1.0)
+    }
+
+    /// What something costs where there is much of it, against the same where there is little.
+    pub(crate) fn of_growth(name: &'static str, unit: &'static str, ours: f64, limit: f64, goal: f64) -> Self {
+        let ratio = ours / limit;
+        Self { name, unit, ours, limit, ratio, better: Better::Lower, goal, spread: (ratio, ratio) }
+    }
+
     fn is_met(&self) -> bool {
         match self.better {
             Better::Higher => self.ratio >= self.goal,
