@@ -331,7 +331,8 @@ mod tests {
 
     #[test]
     fn what_contradicts_itself_is_told_at_once_and_by_name() {
-        let cases: [(&[(&str, &str)], &[&str]); 8] = [
+        type Case = (&'static [(&'static str, &'static str)], &'static [&'static str]);
+        let cases: [Case; 8] = [
             (&[("SECURITY_PROTOCOL", "tls")], &["kafka.security_protocol"]),
             (&[("SECURITY_PROTOCOL", "sasl_ssl")], &["kafka.sasl_mechanism"]),
             (

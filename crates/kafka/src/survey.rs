@@ -115,7 +115,8 @@ pub async fn survey(settings: &Settings, topics: &Topics, answer: Duration) -> R
     let bootstrap_servers = &settings.bootstrap_servers;
     let unmade =
         |error: KafkaError| Error::Client { bootstrap_servers: bootstrap_servers.clone(), cause: error.into() };
-    let admin: AdminClient<Context> = client::base(settings, "survey").create_with_context(Context).map_err(unmade)?;
+    let admin: AdminClient<Context> =
+        client::base(settings, "survey").create_with_context(Context::of(settings)).map_err(unmade)?;
     let admin = Arc::new(admin);
     let failed = |action, cause| Error::Request { action, bootstrap_servers: bootstrap_servers.clone(), cause };
     let asked = admin.clone();
