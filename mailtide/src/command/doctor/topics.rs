@@ -217,7 +217,11 @@ mod tests {
             assert_eq!(worst(Topic::State, set("min.insync.replicas", least)), state, "{least}");
         }
         assert_eq!(worst(Topic::State, |shape| shape.in_sync = 1), State::Fail);
-        assert_eq!(worst(Topic::State, |shape| shape.replicas = 1), State::Fail, "a write needs two");
+        assert_eq!(
+            worst(Topic::State, |shape| (shape.replicas, shape.in_sync) = (1, 1)),
+            State::Fail,
+            "a write needs two"
+        );
         assert_eq!(worst(Topic::State, |shape| shape.behind = vec![3]), State::Warn);
         assert_eq!(worst(Topic::State, |shape| shape.leaderless = vec![3]), State::Fail);
         assert_eq!(worst(Topic::State, |shape| shape.partitions = 6), State::Fail);
