@@ -252,7 +252,7 @@ impl Run {
         Ok(())
     }
 
-    /// Waits until every process is ready.
+    /// Waits until every process is ready that is not meant to be down.
     pub(crate) async fn is_ready_within(&mut self, limit: Duration) -> anyhow::Result<bool> {
         let begun = Instant::now();
         let http = reqwest::Client::builder().timeout(Duration::from_secs(2)).build()?;
@@ -260,6 +260,11 @@ impl Run {
         while begun.elapsed() < limit {
             self.pause(TICK).await?;
             for (hand, ready) in self.crew.iter().zip(&mut ready) {
+                // Who is stopped for good is not waited for.
+                if hand.is_down {
+                    *ready = Some(String::new());
+                    continue;
+                }
                 // Started again, it has said no new address yet, or another.
                 let Some(address) = &hand.admin else {
                     *ready = None;
