@@ -106,3 +106,24 @@ fn template(path: &str) -> String {
     });
     parts.collect::<Vec<_>>().join("/")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_id_is_told_of_a_path() {
+        for (path, is) in [
+            ("/gmail/v1/users/me/history", "/gmail/v1/users/me/history"),
+            ("/gmail/v1/users/me/messages", "/gmail/v1/users/me/messages"),
+            (
+                "/gmail/v1/users/me/messages/18c/attachments/ANGj",
+                "/gmail/v1/users/me/messages/{id}/attachments/{attachmentId}",
+            ),
+            ("/batch/gmail/v1", "/batch/gmail/v1"),
+            ("/token", "/token"),
+        ] {
+            assert_eq!(template(path), is);
+        }
+    }
+}

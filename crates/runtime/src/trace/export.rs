@@ -138,3 +138,80 @@ impl<E: SpanExporter> Delivering<E> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use opentelemetry::trace::{Span as _, Tracer as _};
+    use opentelemetry_sdk::Resource;
+    use opentelemetry_sdk::error::OTelSdkError;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::trace::{Settings, tracer};
+
+    /// A collector that takes a delivery for each permit, and refuses those of a span called `refused`.
+    #[derive(Debug, Clone)]
+    struct Collector {
+        taken: Arc<Mutex<Vec<String>>>,
+        permits: Arc<Semaphore>,
+    }
+
+    impl SpanExporter for Collector {
+        async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+            self.permits.acquire().await.unwrap().forget();
+            if batch.iter().any(|span| span.name == "refused") {
+                return Err(OTelSdkError::InternalFailure("refused".to_owned()));
+            }
+            self.taken.lock().unwrap().extend(batch.into_iter().map(|span| span.name.into_owned()));
+            Ok(())
+        }
+    }
+
+    fn collector(permits: usize) -> Collector {
+        Collector { taken: Arc::default(), permits: Arc::new(Semaphore::new(permits)) }
+    }
+
+    fn sampling() -> crate::trace::Sampling {
+        Settings::read(&mut crate::settings::Source::from_parts::<String, String>(None, [])).sampling
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_collector_that_hangs_holds_nobody_up_and_what_ended_is_delivered_at_the_end() {
+        let collector = collector(0);
+        let (queue, exporting) = start(collector.clone(), 4);
+        let tracer = tracer(queue, sampling(), Resource::builder_empty().build());
+        tracer.start("first").end();
+        // The one delivery under way hangs; four more find room, and the rest is dropped.
+        tokio::time::sleep(LINGER * 2).await;
+        for number in 0..10 {
+            tracer.start(format!("span {number}")).end();
+        }
+        collector.permits.add_permits(10);
+        exporting.stop(Duration::from_secs(5)).await;
+        let taken = collector.taken.lock().unwrap().clone();
+        assert_eq!(taken, ["first", "span 0", "span 1", "span 2", "span 3"]);
+        tracer.start("late").end();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_delivery_that_is_refused_is_given_up_and_the_next_goes_on() {
+        let collector = collector(10);
+        let (queue, exporting) = start(collector.clone(), 4);
+        let tracer = tracer(queue, sampling(), Resource::builder_empty().build());
+        tracer.start("refused").end();
+        tokio::time::sleep(LINGER * 2).await;
+        tracer.start("taken").end();
+        exporting.stop(Duration::from_secs(5)).await;
+        assert_eq!(*collector.taken.lock().unwrap(), ["taken"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_does_not_wait_for_a_collector_that_hangs() {
+        let (queue, exporting) = start(collector(0), 4);
+        let tracer = tracer(queue, sampling(), Resource::builder_empty().build());
+        tracer.start("span").end();
+        exporting.stop(Duration::from_secs(1)).await;
+    }
+}

@@ -196,3 +196,56 @@ fn pairs(text: &str) -> Option<BTreeMap<String, SecretString>> {
     };
     filled.map(pair).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(variables: &[(&str, &str)]) -> Result<Settings, Vec<String>> {
+        let mut source = Source::from_parts(None, variables.iter().copied());
+        let settings = Settings::read(&mut source);
+        match source.finish() {
+            Ok(_) => Ok(settings),
+            Err(problems) => Err(problems.into_iter().map(|problem| problem.key).collect()),
+        }
+    }
+
+    #[test]
+    fn without_an_endpoint_nothing_is_told_whatever_else_is_set() {
+        let settings = read(&[("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"), ("OTEL_SERVICE_NAME", "x")]).unwrap();
+        assert_eq!(settings.endpoint(), None);
+    }
+
+    #[test]
+    fn the_standard_variables_are_understood() {
+        let settings = read(&[
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318/otlp/"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "api-key=a%20b, x = y"),
+            ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"),
+            ("OTEL_TRACES_SAMPLER_ARG", "0.25"),
+        ])
+        .unwrap();
+        assert_eq!(settings.endpoint().as_deref(), Some("http://collector:4318/otlp/v1/traces"));
+        let headers: Vec<_> =
+            settings.headers.iter().map(|(name, value)| (name.as_str(), value.expose_secret())).collect();
+        assert_eq!(headers, [("api-key", "a b"), ("x", "y")]);
+        assert_eq!(settings.sampling, Sampling { rule: Rule::ParentOrRatio, ratio: 0.25 });
+        let whole = [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://a"), ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://b/t")];
+        assert_eq!(read(&whole).unwrap().endpoint().as_deref(), Some("http://b/t"));
+    }
+
+    #[test]
+    fn what_cannot_be_is_told_by_name() {
+        let problems = read(&[
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317"),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "key"),
+            ("OTEL_TRACES_SAMPLER", "sometimes"),
+            ("OTEL_TRACES_SAMPLER_ARG", "2"),
+            ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
+        ]);
+        let keys =
+            ["trace.endpoint", "trace.headers", "trace.protocol", "trace.queue", "trace.sampler", "trace.sampler_arg"];
+        assert_eq!(problems.unwrap_err(), keys);
+    }
+}

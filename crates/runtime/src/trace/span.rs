@@ -228,3 +228,24 @@ fn text(span: &SpanContext) -> Option<String> {
     let flags = u8::from(span.is_sampled());
     span.is_valid().then(|| format!("00-{}-{}-{flags:02x}", span.trace_id(), span.span_id()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn where_no_traces_are_told_a_span_is_nothing() {
+        let span = Span::begin(Kind::Internal, "nothing", Parent::Root);
+        assert!(!span.is_recording() && span.traceparent().is_none() && span.link().is_none());
+        assert_eq!(span.scope(async { current() }).await, None);
+    }
+
+    #[test]
+    fn what_is_no_traceparent_points_nowhere() {
+        assert!(Link::remote("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").is_some());
+        assert!(Link::remote("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00").is_none(), "not recorded");
+        for text in ["", "00", "00-0-0-01", "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "é-é-é-é"] {
+            assert!(Link::remote(text).is_none(), "{text}");
+        }
+    }
+}
