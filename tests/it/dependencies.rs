@@ -41,7 +41,7 @@ impl Rules {
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Dependency {
     name: String,
-    /// A folder of ours, or a registry or repository of others; none: crates.io.
+    /// A folder of ours, or a registry or repository of others; none: the usual one.
     place: Option<String>,
     license: String,
 }
