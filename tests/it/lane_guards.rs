@@ -174,8 +174,9 @@ async fn an_invalid_offset_makes_no_heir_wait() {
     assert_eq!(outputs.lost(2), [0; 0]);
 }
 
-/// How long it takes from a result to its commit, at best: other work makes both ways slower, and neither faster.
-async fn fastest_commit(fault: Option<Fault>) -> Duration {
+/// How long it takes from a result to its commit, in most cases: now and then all is acknowledged before the commit
+/// begins, and nothing is left to drain.
+async fn usual_commit(fault: Option<Fault>) -> Duration {
     let bench = Bench::new("guard-drain").await;
     let mut settings = bench.settings("one");
     settings.lane.faults = fault.into_iter().fold(settings.lane.faults, kafka::Faults::with);
@@ -197,22 +198,23 @@ async fn fastest_commit(fault: Option<Fault>) -> Duration {
         bench.feed(1, id, id + 1);
         times.push(commits.recv_timeout(LONG).unwrap());
     }
-    times.into_iter().min().unwrap()
+    times.sort();
+    times[times.len() / 2]
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn draining_before_the_commit_spares_a_tenth_of_a_second() {
-    /// On a machine that does much else all of a round's commits may be slow.
+    /// On a machine that does much else all of a round's commits may be slow, or acknowledged in time.
     const ROUNDS: usize = 8;
-    let undrained = fastest_commit(Some(Fault::NoDrain)).await;
-    let mut drained = Duration::MAX;
+    let mut seen = Vec::new();
     for _ in 0..ROUNDS {
-        drained = drained.min(fastest_commit(None).await);
+        let (drained, undrained) = (usual_commit(None).await, usual_commit(Some(Fault::NoDrain)).await);
         if undrained >= drained + Duration::from_millis(60) {
             return;
         }
+        seen.push((drained, undrained));
     }
-    panic!("drained {drained:?}, undrained {undrained:?}");
+    panic!("drained and undrained: {seen:?}");
 }
 
 /// §4.5: held long enough to be given up, the process hears of that, and only then publishes. Its client has thrown its
