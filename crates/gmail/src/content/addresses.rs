@@ -72,8 +72,9 @@ fn of_header(header: &str) -> Vec<Address> {
         }
         _ => Vec::new(),
     };
-    if groups.is_empty() && !header.trim().is_empty() {
-        return vec![Address { raw: Some(words::printable(header)), ..Address::default() }];
+    if groups.is_empty() {
+        let raw = Some(words::printable(header)).filter(|raw| !raw.is_empty());
+        return raw.map(|raw| Address { raw: Some(raw), ..Address::default() }).into_iter().collect();
     }
     let mut understood = true;
     let mut found: Vec<Address> = Vec::new();
@@ -235,6 +236,16 @@ mod tests {
         assert_eq!(read("<a@x> <b@y>")[0].1, None);
         assert!(read("=?x-no-such?Q?=EF?= <a@x>")[0].3);
         assert!(read("<<>>,,\"")[0].3);
+    }
+
+    #[test]
+    fn a_header_without_text_concerns_nobody() {
+        for header in ["", " ", "\0", "\r\n\t \u{7f}", ",", ";,"] {
+            for (name, address, _, raw) in read(header) {
+                assert!(raw || name.is_some() || address.is_some(), "{header:?}");
+            }
+            assert_eq!(read(header).is_empty(), words::printable(header).is_empty(), "{header:?}");
+        }
     }
 
     #[test]

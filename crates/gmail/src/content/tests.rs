@@ -347,7 +347,7 @@ proptest! {
         let texts = texts.chain([&event.subject, &event.date_raw, &event.internet_message_id, &event.list_id]);
         let texts = texts.chain(event.attachments.iter().flat_map(|it| [&it.filename, &it.filename_raw, &it.content_id]));
         for text in texts.flatten() {
-            prop_assert!(!text.is_empty() && !text.contains(char::is_control), "{text:?}");
+            prop_assert!(!text.is_empty() && !text.contains(char::is_control), "{text:?} in {event:?}");
         }
         prop_assert!(events::decode::<GmailMessageFetched>(&events::encode(&event)).unwrap() == event);
     }
