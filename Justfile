@@ -18,6 +18,15 @@ demo *args: setup
 test *args: (setup "test")
     @exec cargo test --workspace --locked "$@"
 
+# Try the laws on cases that were never drawn before, in so many rounds: `laws 20`
+laws rounds="10": setup
+    #!/bin/sh
+    set -eu
+    for round in $(seq "$1"); do
+        echo "round $round of $1"
+        PROPTEST_CASES="${PROPTEST_CASES:-2000}" cargo test --workspace --locked --lib --quiet
+    done
+
 # Trouble a whole installation by a seeded plan of faults, then count: `chaos 60`, or `chaos 60 SEED` to repeat a plan
 chaos *args: (setup "test")
     cargo build --locked --package mailtide-tests --bin mailtide-under-test
