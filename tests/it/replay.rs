@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use domain::{ConnectionId, EventId, GmailMessageDiscovered, MessageId, OrganisationId, Origin, ThreadId, Timestamp};
+use kafka::reader::Inspector;
 use kafka::topics::{Topic, Topics};
 use kafka::{Headers, OutRecord, SoleWriter};
 use nix::sys::signal::{Signal, kill};
@@ -159,6 +160,11 @@ async fn a_replay_that_is_killed_goes_on_and_sends_nothing_twice() {
     assert_eq!(unasked.status.code(), Some(2), "{}", said(&unasked));
     assert!(said(&unasked).contains("--yes"), "{}", said(&unasked));
     assert_eq!(committed(&target).await.len(), 0);
+    let elsewhere = format!("{target}.elsewhere");
+    let unasked = kept.run(&["replay", "--all", "--since", "24h", "--to", &elsewhere]).await;
+    assert_eq!(unasked.status.code(), Some(2), "{}", said(&unasked));
+    let made = Inspector::new(&kept.kafka).unwrap().partition_count(&elsewhere).await;
+    assert!(made.is_err(), "a topic was made for what nobody confirmed");
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut away = command(&kept.place, &replay);
     away.env("KAFKA_BOOTSTRAP_SERVERS", nobody.to_string()).stdin(Stdio::null()).stderr(Stdio::piped());

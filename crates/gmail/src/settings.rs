@@ -176,6 +176,24 @@ impl Quota {
         if self.ingress_instances == 0 {
             source.error("gmail.quota.ingress_instances", "must be at least 1");
         }
+        // Likewise for what is read on demand; an attachment takes two reads together.
+        let instances = f64::from(self.ingress_instances.max(1));
+        for (key, part, among, needed) in [
+            ("gmail.quota.ingress", self.ingress, instances, 4 * tariff.get),
+            ("gmail.quota.tools", self.tools, 1.0, 2 * tariff.get),
+        ] {
+            let left = self.user_minute(part, tariff) / among;
+            if part > 0.0 && left < f64::from(needed) {
+                let enough = part * f64::from(needed) / left;
+                source.error(
+                    key,
+                    format!(
+                        "must be at least {enough:.4}, or 0: each of {among} instances has {left:.0} units of a user's \
+                         minute now, and needs {needed}, twice what one request takes"
+                    ),
+                );
+            }
+        }
         if self.concurrency == 0 {
             source.error("gmail.quota.concurrency", "must be at least 1");
         }
@@ -306,4 +324,29 @@ fn is_topic(text: &str) -> bool {
         text.split('/').collect::<Vec<_>>().as_slice(),
         ["projects", project, "topics", topic] if !project.is_empty() && !topic.is_empty()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Settings, Source};
+
+    fn problems(environment: &[(&str, &str)]) -> Vec<String> {
+        let mut source = Source::from_parts(None, environment.iter().copied());
+        Settings::read(&mut source);
+        source.finish().err().unwrap_or_default().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_part_that_never_holds_what_it_is_for_is_refused_with_one_that_does() {
+        let instances = ("MAILTIDE_GMAIL_QUOTA_INGRESS_INSTANCES", "4");
+        assert_eq!(problems(&[("MAILTIDE_GMAIL_QUOTA_INGRESS_INSTANCES", "3")]), Vec::<String>::new());
+        let said = problems(&[instances]);
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(said[0].starts_with("gmail.quota.ingress") && said[0].contains("0.0533"), "{said:?}");
+        let enough = [instances, ("MAILTIDE_GMAIL_QUOTA_INGRESS", "0.0534"), ("MAILTIDE_GMAIL_QUOTA_FETCHER", "0.54")];
+        assert_eq!(problems(&enough), Vec::<String>::new());
+        let said = problems(&[("MAILTIDE_GMAIL_QUOTA_TOOLS", "0.001")]);
+        assert!(said.len() == 1 && said[0].starts_with("gmail.quota.tools"), "{said:?}");
+        assert_eq!(problems(&[instances, ("MAILTIDE_GMAIL_QUOTA_INGRESS", "0")]), Vec::<String>::new());
+    }
 }

@@ -58,6 +58,16 @@ async fn to_topic(ask: &Replay, to: &str, settings: &Settings, shutdown: &Shutdo
         let (plan, _) = stands(ask, from, kafka, &journal, &id, &source, &target).await?;
         return show(ask, from, settings, &journal, &id, &plan, shutdown).await;
     }
+    if !ask.yes
+        && let Err(nobody_to_ask) = ask::needs_terminal("a replay")
+    {
+        let journal = Journal::read(kafka, &names).await?;
+        let (_, is_new) = stands(ask, from, kafka, &journal, &id, &source, &target).await?;
+        // Before the topic is made.
+        if is_new {
+            return Err(nobody_to_ask.into());
+        }
+    }
     let inspector = Inspector::new(kafka)?;
     let partitions = inspector.partition_count(&source).await?;
     if is_missing(&inspector, &target).await? {
