@@ -27,10 +27,10 @@ laws rounds="10": setup
         PROPTEST_CASES="${PROPTEST_CASES:-2000}" cargo test --workspace --locked --lib --quiet
     done
 
-# Trouble a whole installation by a seeded plan of faults, then count: `chaos 60`, or `chaos 60 SEED` to repeat a plan
+# Trouble a whole installation by a seeded plan of faults, then count: `chaos 60`, `chaos 60 SEED`, `chaos 3 --only KINDS`
 chaos *args: (setup "test")
-    cargo build --locked --package mailtide-tests --bin mailtide-under-test
-    @exec cargo run --locked --package mailtide-chaos -- "$@"
+    cargo build --locked --package mailtide-tests --bin mailtide-under-test --package mailtide-chaos --bin mailtide-chaos
+    @exec "${CARGO_TARGET_DIR:-target}/debug/mailtide-chaos" "$@"
 
 # Check format and lints
 lint: setup

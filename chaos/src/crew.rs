@@ -152,13 +152,13 @@ impl Hand {
         std::fs::write(&self.clock, format!("{seconds:+}\n"))
     }
 
-    /// SIGKILL; it is gone afterwards.
-    pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
+    /// SIGKILL; it is gone afterwards. Whether it ran until then.
+    pub(crate) fn kill(&mut self) -> anyhow::Result<bool> {
         self.is_down = true;
-        if let Some(mut process) = self.process.take() {
-            process.kill()?;
-        }
-        Ok(())
+        let Some(mut process) = self.process.take() else { return Ok(false) };
+        let ran = process.ended()?.is_none();
+        process.kill()?;
+        Ok(ran)
     }
 
     /// Asks it to stop and gives its exit code: 137 where it had to be killed; none where it did not run.
@@ -193,9 +193,18 @@ impl Hand {
 
     /// The end of what it said.
     pub(crate) fn last_words(&self) -> String {
-        let log = std::fs::read(&self.log).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log);
-        log.lines().last().unwrap_or_default().chars().take(400).collect()
+        /// More than a line of any log.
+        const END: u64 = 16 * 1024;
+        let mut end = Vec::new();
+        let read = std::fs::File::open(&self.log).and_then(|mut log| {
+            let length = log.metadata()?.len();
+            log.seek(SeekFrom::Start(length.saturating_sub(END)))?;
+            log.read_to_end(&mut end)
+        });
+        if read.is_err() {
+            return String::new();
+        }
+        String::from_utf8_lossy(&end).lines().last().unwrap_or_default().chars().take(400).collect()
     }
 
     /// Looks into the log for the addresses that are not known yet.

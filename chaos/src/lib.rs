@@ -9,6 +9,7 @@
 mod api;
 pub mod checker;
 mod crew;
+mod kind;
 mod ledger;
 mod load;
 pub mod plan;

@@ -41,6 +41,8 @@ struct Shared {
     control: Control,
     going: Arc<AtomicBool>,
     made: Arc<AtomicUsize>,
+    /// So many mailboxes are connected at a time at most: a long run is not to become another one.
+    most: usize,
 }
 
 /// Makes so many mailboxes, with some mail in them, and connects them.
@@ -74,8 +76,13 @@ impl Load {
     /// Begins. The mailboxes made before were numbered up to `made`.
     pub(crate) fn begin(api: &Api, control: &Control, made: usize, seed: u64) -> Self {
         let going = Arc::new(AtomicBool::new(true));
-        let shared =
-            Shared { api: api.clone(), control: control.clone(), going: going.clone(), made: Arc::new(made.into()) };
+        let shared = Shared {
+            api: api.clone(),
+            control: control.clone(),
+            going: going.clone(),
+            made: Arc::new(made.into()),
+            most: 2 * made,
+        };
         let mut tasks = JoinSet::new();
         let mut random = StdRng::seed_from_u64(seed);
         let mut random = || StdRng::seed_from_u64(random.random());
@@ -111,7 +118,7 @@ impl Shared {
             moment(&mut random, MAIL).await;
             let Some((_, email)) = self.any(&mut random) else { continue };
             // A burst is more than the mailbox's budget for reading has room for at once.
-            let count = if random.random_ratio(1, 400) { 200 } else { random.random_range(1..4) };
+            let count = if random.random_ratio(1, 400) { 60 } else { random.random_range(1..4) };
             let labels = random.random_ratio(1, 25).then(|| vec!["SPAM".to_owned()]);
             let how = Delivery { labels, ..Delivery::default() };
             let delivered = self.control.deliver(&email, Mails::Synthetic(count), &how).expect("it was made");
@@ -160,6 +167,9 @@ impl Shared {
             moment(&mut random, COMINGS_AND_GOINGS).await;
             match random.random_range(0..3) {
                 0 => {
+                    if self.api.ledger.living().len() >= self.most {
+                        continue;
+                    }
                     let number = self.made.fetch_add(1, Ordering::Relaxed);
                     let email = make(&self.control, number, &mut random).expect("its number is new");
                     if random.random_ratio(1, 4) {

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Context;
+use chaos::plan::Kind;
 use chaos::{Options, Run};
 use clap::Parser;
 
@@ -16,6 +16,9 @@ struct Arguments {
     minutes: u64,
     /// What the plan and the load are drawn from; random when left out
     seed: Option<u64>,
+    /// Faults of these kinds only, with commas between; all when left out
+    #[arg(long, value_delimiter = ',', value_name = "KINDS")]
+    only: Vec<Kind>,
     /// Mailboxes that are connected from the start
     #[arg(long, default_value_t = 60)]
     mailboxes: usize,
@@ -29,15 +32,12 @@ struct Arguments {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
-    let Arguments { minutes, seed, mailboxes, program, folder } = Arguments::parse();
+    let Arguments { minutes, seed, only, mailboxes, program, folder } = Arguments::parse();
     let own = std::env::current_exe().context("finding this program")?;
     let program = program.unwrap_or_else(|| own.with_file_name("mailtide-under-test"));
     let seed = seed.unwrap_or_else(rand::random);
     let folder = std::path::absolute(folder)?;
-    let mut run = Run::start(Options { program, folder, minutes, seed, mailboxes }).await?;
-    run.storm(Duration::from_secs(60 * minutes), true).await?;
-    run.settle().await?;
-    run.stop()?;
-    let findings = run.finish().await?;
+    let mut run = Run::start(Options { program, folder, minutes, seed, only, mailboxes }).await?;
+    let findings = run.go_through().await?;
     Ok(if findings.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

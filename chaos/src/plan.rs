@@ -1,7 +1,8 @@
 //! Which fault comes when: drawn from a seed, so that a run can be repeated.
 //!
-//! Every kind comes in every round, in another order, and between the kinds there are kills; so a short run has seen most
-//! of them, and a long one all of them many times.
+//! A round has one kind of every family, in another order each time, and as many kills in between; the members of a family
+//! take turns. So a short run has seen most families, and a long one every kind many times. Or there are chosen kinds
+//! only, each once a round.
 
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -9,6 +10,7 @@ use rand::{RngExt, SeedableRng};
 use serde::Serialize;
 
 use crate::crew::{CREW, Dependency};
+pub use crate::kind::Kind;
 
 /// What is done to the system.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -141,9 +143,6 @@ pub enum Scenario {
     Html,
 }
 
-const SCENARIOS: [Scenario; 6] =
-    [Scenario::Unavailable, Scenario::Broken, Scenario::Slow, Scenario::Throttling, Scenario::Tokens, Scenario::Html];
-
 /// The clock runs on when a fault is over: when does the next one come?
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -170,24 +169,19 @@ pub struct Step {
     pub fault: Fault,
 }
 
-/// So many kinds beside the kill, see [`draw`].
-const KINDS: usize = 14;
-
-/// The steps of a seed, without end.
-pub fn steps(seed: u64) -> impl Iterator<Item = Step> {
+/// The steps of a seed, without end: of all kinds or, if any are named, of `only` these.
+pub fn steps(seed: u64, only: &[Kind]) -> impl Iterator<Item = Step> + use<> {
+    let only = only.to_vec();
     let mut random = StdRng::seed_from_u64(seed);
-    let mut round: Vec<Option<usize>> = Vec::new();
+    let mut turns = Kind::FAMILIES.map(|family| random.random_range(0..family.len()));
+    let mut round: Vec<Kind> = Vec::new();
     std::iter::from_fn(move || {
         if round.is_empty() {
-            // A kill for each other kind.
-            round = (0..KINDS).map(Some).chain(std::iter::repeat_n(None, KINDS)).collect();
+            round = if only.is_empty() { of_all(&mut turns) } else { only.clone() };
             round.shuffle(&mut random);
         }
         let kind = round.pop().expect("it was filled");
-        let fault = match kind {
-            Some(kind) => draw(kind, &mut random),
-            None => kill(&mut random),
-        };
+        let fault = draw(kind, &mut random);
         let when = if random.random_ratio(1, 6) {
             When::Regardless { after_ms: random.random_range(0..1_500) }
         } else {
@@ -195,6 +189,15 @@ pub fn steps(seed: u64) -> impl Iterator<Item = Step> {
         };
         Some(Step { when, fault })
     })
+}
+
+/// The one whose turn it is of each family, and a kill for each.
+fn of_all(turns: &mut [usize]) -> Vec<Kind> {
+    let others = Kind::FAMILIES.iter().zip(turns).map(|(family, turn)| {
+        *turn = (*turn + 1) % family.len();
+        family[*turn]
+    });
+    others.flat_map(|kind| [kind, Kind::Kill]).collect()
 }
 
 fn process(random: &mut StdRng) -> usize {
@@ -209,68 +212,85 @@ fn kill(random: &mut StdRng) -> Fault {
     Fault::Kill { processes, down_ms: random.random_range(0..1_500) }
 }
 
-fn draw(kind: usize, random: &mut StdRng) -> Fault {
+fn draw(kind: Kind, random: &mut StdRng) -> Fault {
     let broker = random.random_range(0..devstack::NODES);
     match kind {
-        0 => Fault::Hang { process: process(random) },
-        1 => Fault::RebalanceStorm { times: random.random_range(4..9), pause_ms: random.random_range(100..1_500) },
-        2 => Fault::RollingRestart,
-        3 => Fault::RollingUpgrade,
-        4 => Fault::BrokerKilled { broker, down_ms: random.random_range(500..8_000) },
-        5 => Fault::ControllerLost { down_ms: random.random_range(500..8_000) },
-        6 => Fault::LeadersMoved { broker },
-        7 => Fault::BrokerHung { broker },
-        8 => Fault::DiskFull { broker, full_ms: random.random_range(1_000..4_000) },
-        9 => Fault::PostgresRestarted,
-        10 => Fault::PostgresLost { down_ms: random.random_range(1_000..8_000) },
-        11 => partition(random),
-        12 => {
-            let by_seconds = random.random_range(5..90) * if random.random() { 1 } else { -1 };
-            Fault::ClockJump { process: process(random), by_seconds, lasts_ms: random.random_range(3_000..10_000) }
+        Kind::Kill => kill(random),
+        Kind::Hang => Fault::Hang { process: process(random) },
+        Kind::RebalanceStorm => {
+            Fault::RebalanceStorm { times: random.random_range(4..9), pause_ms: random.random_range(100..1_500) }
         }
-        _ => {
-            let scenario = SCENARIOS[random.random_range(0..SCENARIOS.len())];
-            Fault::BadDay { scenario, lasts_ms: random.random_range(4_000..12_000) }
-        }
+        Kind::RollingRestart => Fault::RollingRestart,
+        Kind::RollingUpgrade => Fault::RollingUpgrade,
+        Kind::BrokerKilled => Fault::BrokerKilled { broker, down_ms: random.random_range(500..8_000) },
+        Kind::ControllerLost => Fault::ControllerLost { down_ms: random.random_range(500..8_000) },
+        Kind::LeadersMoved => Fault::LeadersMoved { broker },
+        Kind::BrokerHung => Fault::BrokerHung { broker },
+        Kind::DiskFull => Fault::DiskFull { broker, full_ms: random.random_range(1_000..4_000) },
+        Kind::PostgresRestarted => Fault::PostgresRestarted,
+        Kind::PostgresLost => Fault::PostgresLost { down_ms: random.random_range(1_000..8_000) },
+        Kind::WayCut => partition(Severance::Cut, random),
+        Kind::WayBlackHole => partition(Severance::BlackHole, random),
+        Kind::WayDelayed => partition(Severance::Delay { ms: random.random_range(100..1_500) }, random),
+        Kind::WayThrottled => partition(Severance::Throttle { rate: random.random_range(500..10_000) }, random),
+        Kind::ClockAhead => clock(1, random),
+        Kind::ClockBehind => clock(-1, random),
+        Kind::GmailUnavailable => bad_day(Scenario::Unavailable, random),
+        Kind::GmailBroken => bad_day(Scenario::Broken, random),
+        Kind::GmailSlow => bad_day(Scenario::Slow, random),
+        Kind::GmailThrottling => bad_day(Scenario::Throttling, random),
+        Kind::GmailTokens => bad_day(Scenario::Tokens, random),
+        Kind::GmailHtml => bad_day(Scenario::Html, random),
     }
 }
 
-fn partition(random: &mut StdRng) -> Fault {
+fn partition(how: Severance, random: &mut StdRng) -> Fault {
     let process = process(random);
     let dependencies = CREW[process].dependencies();
     let from = dependencies[random.random_range(0..dependencies.len())];
-    let how = match random.random_range(0..4) {
-        0 => Severance::Cut,
-        1 => Severance::BlackHole,
-        2 => Severance::Delay { ms: random.random_range(100..1_500) },
-        _ => Severance::Throttle { rate: random.random_range(500..10_000) },
-    };
     Fault::Partition { process, from, how, lasts_ms: random.random_range(2_000..12_000) }
 }
 
+fn clock(direction: i64, random: &mut StdRng) -> Fault {
+    let by_seconds = random.random_range(5..90) * direction;
+    Fault::ClockJump { process: process(random), by_seconds, lasts_ms: random.random_range(3_000..10_000) }
+}
+
+fn bad_day(scenario: Scenario, random: &mut StdRng) -> Fault {
+    Fault::BadDay { scenario, lasts_ms: random.random_range(4_000..12_000) }
+}
+
 impl Fault {
-    /// Its name in counts and reports.
+    /// Its kind.
     #[must_use]
-    pub const fn name(&self) -> &'static str {
+    pub const fn kind(&self) -> Kind {
         match self {
-            Self::Kill { .. } => "processes killed",
-            Self::Hang { .. } => "process hung until fenced",
-            Self::RebalanceStorm { .. } => "rebalance storm",
-            Self::RollingRestart => "rolling restart",
-            Self::RollingUpgrade => "rolling upgrade of schemas",
-            Self::BrokerKilled { .. } => "broker killed",
-            Self::ControllerLost { .. } => "controller lost",
-            Self::LeadersMoved { .. } => "leaders moved",
-            Self::BrokerHung { .. } => "broker hung until fenced",
-            Self::DiskFull { .. } => "broker's disk full",
-            Self::PostgresRestarted => "Postgres restarted",
-            Self::PostgresLost { .. } => "Postgres lost",
-            Self::Partition { how: Severance::Cut, .. } => "way cut",
-            Self::Partition { how: Severance::BlackHole, .. } => "way a black hole",
-            Self::Partition { how: Severance::Delay { .. }, .. } => "way delayed",
-            Self::Partition { how: Severance::Throttle { .. }, .. } => "way throttled",
-            Self::ClockJump { .. } => "clock jump",
-            Self::BadDay { .. } => "Gmail's bad day",
+            Self::Kill { .. } => Kind::Kill,
+            Self::Hang { .. } => Kind::Hang,
+            Self::RebalanceStorm { .. } => Kind::RebalanceStorm,
+            Self::RollingRestart => Kind::RollingRestart,
+            Self::RollingUpgrade => Kind::RollingUpgrade,
+            Self::BrokerKilled { .. } => Kind::BrokerKilled,
+            Self::ControllerLost { .. } => Kind::ControllerLost,
+            Self::LeadersMoved { .. } => Kind::LeadersMoved,
+            Self::BrokerHung { .. } => Kind::BrokerHung,
+            Self::DiskFull { .. } => Kind::DiskFull,
+            Self::PostgresRestarted => Kind::PostgresRestarted,
+            Self::PostgresLost { .. } => Kind::PostgresLost,
+            Self::Partition { how: Severance::Cut, .. } => Kind::WayCut,
+            Self::Partition { how: Severance::BlackHole, .. } => Kind::WayBlackHole,
+            Self::Partition { how: Severance::Delay { .. }, .. } => Kind::WayDelayed,
+            Self::Partition { how: Severance::Throttle { .. }, .. } => Kind::WayThrottled,
+            Self::ClockJump { by_seconds: ..0, .. } => Kind::ClockBehind,
+            Self::ClockJump { .. } => Kind::ClockAhead,
+            Self::BadDay { scenario, .. } => match scenario {
+                Scenario::Unavailable => Kind::GmailUnavailable,
+                Scenario::Broken => Kind::GmailBroken,
+                Scenario::Slow => Kind::GmailSlow,
+                Scenario::Throttling => Kind::GmailThrottling,
+                Scenario::Tokens => Kind::GmailTokens,
+                Scenario::Html => Kind::GmailHtml,
+            },
         }
     }
 }
@@ -279,23 +299,34 @@ impl Fault {
 mod tests {
     use std::collections::BTreeSet;
 
+    use clap::ValueEnum;
+
     use super::*;
 
     #[test]
     fn the_same_seed_gives_the_same_plan_and_another_another() {
-        let plan = |seed| steps(seed).take(200).collect::<Vec<_>>();
+        let plan = |seed| steps(seed, &[]).take(200).collect::<Vec<_>>();
         assert_eq!(plan(7), plan(7));
         assert_ne!(plan(7), plan(8));
     }
 
     #[test]
-    fn every_round_has_every_kind_and_as_many_kills() {
-        let kind = |fault: &Fault| if matches!(fault, Fault::Partition { .. }) { "partition" } else { fault.name() };
-        let steps: Vec<_> = steps(3).take(4 * 2 * KINDS).collect();
-        for round in steps.chunks(2 * KINDS) {
-            let kinds: BTreeSet<_> = round.iter().map(|step| kind(&step.fault)).collect();
-            assert_eq!(kinds.len(), KINDS + 1);
-            assert_eq!(round.iter().filter(|step| matches!(step.fault, Fault::Kill { .. })).count(), KINDS);
+    fn every_round_has_every_family_and_as_many_kills_and_six_have_every_kind() {
+        let each = Kind::FAMILIES.len();
+        let kinds: Vec<Kind> = steps(3, &[]).take(6 * 2 * each).map(|step| step.fault.kind()).collect();
+        for round in kinds.chunks(2 * each) {
+            assert_eq!(round.iter().filter(|kind| **kind == Kind::Kill).count(), each);
+            for family in Kind::FAMILIES {
+                assert_eq!(round.iter().filter(|kind| family.contains(kind)).count(), 1, "{family:?}");
+            }
+        }
+        assert_eq!(kinds.iter().collect::<BTreeSet<_>>().len(), Kind::value_variants().len());
+    }
+
+    #[test]
+    fn a_kind_that_is_chosen_comes_alone_and_as_itself() {
+        for kind in Kind::value_variants() {
+            assert!(steps(5, &[*kind]).take(20).all(|step| step.fault.kind() == *kind), "{kind:?}");
         }
     }
 }

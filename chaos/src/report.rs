@@ -7,9 +7,10 @@ use std::path::Path;
 use anyhow::Context;
 use serde::Serialize;
 
-use crate::checker::Findings;
+use crate::checker::{Findings, LookedAt};
 use crate::crew::CREW;
-use crate::plan::Fault;
+use crate::plan::{Fault, Kind, Severance};
+use crate::run::{Options, SETTLES};
 
 /// What became of a fault.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -41,14 +42,18 @@ pub struct Struck {
     pub recovered_ms: Option<u64>,
 }
 
-/// A run.
+/// A run. It is written as it goes, so that what has happened is known whatever becomes of the rest.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// What the plan was drawn from.
+    /// When it began.
+    pub begun_at: jiff::Timestamp,
+    /// What plan and load were drawn from.
     pub seed: u64,
-    /// How long faults were to go on.
+    /// How long faults went on.
     pub minutes: u64,
+    /// The kinds that were chosen; none: all.
+    pub only: Vec<Kind>,
     /// Processors of the machine.
     pub processors: usize,
     /// All faults, in their order.
@@ -56,10 +61,14 @@ pub struct Report {
     /// Processes that ended though nobody asked them to, and those that did not end well when they were; each was
     /// started again.
     pub ended: Vec<String>,
-    /// How long it took after the load until all that was owed was done.
-    pub settled_ms: u64,
-    /// What the checker found.
-    pub findings: Findings,
+    /// Syncs and backfills that the API accepted.
+    pub accepted: usize,
+    /// How long it took after the load until all that was owed was done; none: it has not yet.
+    pub settled_ms: Option<u64>,
+    /// What the checker found; none: it has not looked yet.
+    pub findings: Option<Findings>,
+    /// Why the run could not go on, if so.
+    pub broken_off: Option<String>,
 }
 
 /// Counts of one kind of fault.
@@ -73,11 +82,25 @@ struct Counted {
     too_long: usize,
 }
 
+/// So many processes that ended are told of one by one.
+const SHOWN: usize = 40;
+
 impl Report {
-    pub(crate) fn new(seed: u64, minutes: u64) -> Self {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let (struck, ended, findings) = (Vec::new(), Vec::new(), Findings::default());
-        Self { seed, minutes, processors, struck, ended, settled_ms: 0, findings }
+    pub(crate) fn new(options: &Options) -> Self {
+        let Options { minutes, seed, only, .. } = options;
+        Self {
+            begun_at: jiff::Timestamp::now(),
+            seed: *seed,
+            minutes: *minutes,
+            only: only.clone(),
+            processors: std::thread::available_parallelism().map_or(1, usize::from),
+            struck: Vec::new(),
+            ended: Vec::new(),
+            accepted: 0,
+            settled_ms: None,
+            findings: None,
+            broken_off: None,
+        }
     }
 
     /// SIGKILLs that hit a settled system, and those that did not.
@@ -90,22 +113,26 @@ impl Report {
         (count(true), count(false))
     }
 
+    /// Writes it beside an earlier one and then in its place, so that there is a whole one at any moment.
     pub(crate) fn write(&self, folder: &Path) -> anyhow::Result<()> {
         let texts = [("report.md", self.to_string()), ("report.json", serde_json::to_string_pretty(self)?)];
         for (name, text) in texts {
-            let path = folder.join(name);
-            std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+            let (path, beside) = (folder.join(name), folder.join(format!("{name}.new")));
+            std::fs::write(&beside, text).with_context(|| format!("writing {}", beside.display()))?;
+            std::fs::rename(&beside, &path).with_context(|| format!("writing {}", path.display()))?;
         }
         Ok(())
     }
 
-    fn counted(&self) -> BTreeMap<&'static str, Counted> {
+    fn counted(&self) -> BTreeMap<Kind, Counted> {
         let mut all: BTreeMap<_, Counted> = BTreeMap::new();
         for struck in &self.struck {
-            let counted = all.entry(struck.fault.name()).or_default();
+            let counted = all.entry(struck.fault.kind()).or_default();
             if struck.outcome.not_possible.is_some() {
                 counted.not_possible += 1;
-            } else if struck.when_settled {
+                continue;
+            }
+            if struck.when_settled {
                 counted.settled += 1;
             } else {
                 counted.unsettled += 1;
@@ -116,60 +143,111 @@ impl Report {
         }
         all
     }
-}
 
-/// The value below which so many percent of `sorted` are, in seconds.
-fn percentile(sorted: &[u64], percent: usize) -> String {
-    let at = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));
-    sorted.get(at).map_or_else(|| "–".to_owned(), |ms| format!("{:.1}", *ms as f64 / 1000.0))
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (settled, unsettled) = self.kills();
+    fn write_summary(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "# A run of chaos: {} minutes, seed {}\n", self.minutes, self.seed)?;
+        if let Some(why) = &self.broken_off {
+            writeln!(f, "**The run broke off**: {why}\n")?;
+        }
         writeln!(
             f,
-            "Three brokers, Postgres, a simulated Gmail and {} processes on {} processors. {} faults; {} kills (SIGKILL) of a \
-             settled system and {} of one that had not settled from the fault before. All that was owed was done {:.1} s \
-             after the load ended.\n",
-            CREW.len(),
+            "Begun {:.0} on {} processors. Three Kafka brokers, Postgres, a simulated Gmail and {} processes of Mailtide were \
+             troubled by a plan drawn from the seed, while mail arrived, syncs were asked for and cancelled, and mailboxes \
+             were connected and deleted. Then all was left in peace, and a checker that shares no code with the services \
+             read everything that was committed. What each fault and each count is: \
+             `docs/chaos.md`.\n",
+            self.begun_at,
             self.processors,
-            self.struck.len(),
-            settled,
-            unsettled,
-            self.settled_ms as f64 / 1000.0
+            CREW.len(),
         )?;
-        writeln!(f, "## What the checker found\n\n```\n{}```\n", self.findings)?;
-        writeln!(f, "## Faults\n")?;
+        if !self.only.is_empty() {
+            let names: Vec<_> = self.only.iter().map(|kind| kind.name()).collect();
+            writeln!(f, "Chosen kinds of faults only: {}.\n", names.join(", "))?;
+        }
+        let (settled, unsettled) = self.kills();
+        let n_struck = self.struck.iter().filter(|struck| struck.outcome.not_possible.is_none()).count();
+        writeln!(f, "| | |\n|---|---:|")?;
+        writeln!(f, "| faults | {n_struck} |")?;
+        writeln!(f, "| kills (SIGKILL) of a settled system | {settled} |")?;
+        writeln!(f, "| kills of one that had not settled from the fault before | {unsettled} |")?;
+        writeln!(f, "| syncs and backfills accepted | {} |", self.accepted)?;
+        if let Some(ms) = self.settled_ms {
+            writeln!(f, "| from the last of the load until all that was owed was done | {} s |", seconds(ms))?;
+        }
+        Ok(())
+    }
+
+    fn write_findings(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\n## What was counted\n")?;
+        let Some(findings) = &self.findings else {
+            return writeln!(f, "Nothing yet: the run goes on, or was broken off.");
+        };
+        let LookedAt { messages, announced, fetched, jobs, rows, bytes } = findings.looked_at;
         writeln!(
             f,
-            "Recovery is from the moment a fault is undone until every broker serves, every process is ready and a sync \
-             asked for then has ended.\n"
+            "{messages} messages were owed. Looked at: {announced} announcements, {fetched} fetched messages, {jobs} jobs, {rows} \
+             rows, and {bytes} bytes of topics and logs for secrets.\n"
+        )?;
+        writeln!(f, "| | found |\n|---|---:|")?;
+        for (kind, found) in findings.kinds() {
+            writeln!(f, "| {kind} | {} |", found.len())?;
+        }
+        if !findings.is_clean() {
+            writeln!(f, "\n```\n{findings}```")?;
+        }
+        Ok(())
+    }
+
+    fn write_faults(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "\n## Faults and recovery\n\nRecovery is from the moment a fault is undone until every broker serves, every \
+             process is ready and a sync asked for then has ended; seconds. What took longer than {} s is under *too long*, and \
+             the next fault came all the same. One in six faults is not waited for.\n",
+            SETTLES.as_secs()
         )?;
         writeln!(
             f,
-            "| fault | settled | not settled | not possible here | kills | recovery p50 s | p90 s | longest s | over the limit |"
+            "| fault | of a settled system | not settled | kills | median | worst | too long |\n|---|---:|---:|---:|---:|---:|---:|"
         )?;
-        writeln!(f, "|---|---:|---:|---:|---:|---:|---:|---:|---:|")?;
-        for (name, mut counted) in self.counted() {
+        for (kind, mut counted) in self.counted() {
             counted.recovered.sort_unstable();
-            let times = [50, 90, 100].map(|percent| percentile(&counted.recovered, percent)).join(" | ");
-            let Counted { settled, unsettled, not_possible, kills, recovered: _, too_long } = counted;
-            writeln!(f, "| {name} | {settled} | {unsettled} | {not_possible} | {kills} | {times} | {too_long} |")?;
+            let Counted { settled, unsettled, not_possible, kills, recovered, too_long } = counted;
+            if settled + unsettled == 0 {
+                writeln!(f, "| {} | not possible here ({not_possible}) | | | | | |", kind.name())?;
+                continue;
+            }
+            let time = |at: Option<usize>| {
+                at.and_then(|at| recovered.get(at)).map_or_else(|| "–".to_owned(), |ms| seconds(*ms))
+            };
+            let (median, worst) = (time(Some(recovered.len() / 2)), time(recovered.len().checked_sub(1)));
+            writeln!(f, "| {} | {settled} | {unsettled} | {kills} | {median} | {worst} | {too_long} |", kind.name())?;
         }
         let mut reasons: Vec<_> =
             self.struck.iter().filter_map(|struck| struck.outcome.not_possible.as_ref()).collect();
         reasons.sort_unstable();
         reasons.dedup();
-        reasons.iter().try_for_each(|reason| writeln!(f, "\nNot possible here: {reason}."))?;
+        reasons.iter().try_for_each(|reason| writeln!(f, "\nNot possible here: {reason}."))
+    }
+}
+
+fn seconds(ms: u64) -> String {
+    format!("{:.1}", ms as f64 / 1000.0)
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_summary(f)?;
+        self.write_findings(f)?;
+        self.write_faults(f)?;
         writeln!(f, "\n## Processes that ended by themselves, or not well\n")?;
-        if self.ended.is_empty() {
-            writeln!(f, "None.")?;
+        writeln!(f, "{}. Each was started again, as whatever runs services does.\n", self.ended.len())?;
+        self.ended.iter().take(SHOWN).try_for_each(|ended| writeln!(f, "- `{}`", ended.replace('`', "'")))?;
+        if self.ended.len() > SHOWN {
+            writeln!(f, "- and {} more", self.ended.len() - SHOWN)?;
         }
-        self.ended.iter().try_for_each(|ended| writeln!(f, "- `{}`", ended.replace('`', "'")))?;
         writeln!(f, "\n## All faults in their order\n\n```")?;
-        self.struck.iter().try_for_each(|struck| writeln!(f, "{:>8.1} s  {struck}", struck.at_ms as f64 / 1000.0))?;
+        self.struck.iter().try_for_each(|struck| writeln!(f, "{:>8} s  {struck}", seconds(struck.at_ms)))?;
         writeln!(f, "```")
     }
 }
@@ -194,7 +272,7 @@ impl fmt::Display for Struck {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = |process: &usize| CREW[*process].name;
-        f.write_str(self.name())?;
+        f.write_str(self.kind().name())?;
         match self {
             Self::Kill { processes, down_ms } => {
                 let names: Vec<_> = processes.iter().map(name).collect();
@@ -208,12 +286,18 @@ impl fmt::Display for Fault {
             Self::LeadersMoved { broker } | Self::BrokerHung { broker } => write!(f, ": {}", broker + 1),
             Self::DiskFull { broker, full_ms } => write!(f, ": {} for {full_ms} ms", broker + 1),
             Self::Partition { process, from, how, lasts_ms } => {
-                write!(f, ": {} from {from:?}, {how:?} for {lasts_ms} ms", name(process))
+                write!(f, ": {} and {from:?}", name(process))?;
+                match how {
+                    Severance::Cut | Severance::BlackHole => {}
+                    Severance::Delay { ms } => write!(f, " by {ms} ms")?,
+                    Severance::Throttle { rate } => write!(f, " to {rate} bytes/s")?,
+                }
+                write!(f, " for {lasts_ms} ms")
             }
             Self::ClockJump { process, by_seconds, lasts_ms } => {
                 write!(f, ": {} by {by_seconds} s for {lasts_ms} ms", name(process))
             }
-            Self::BadDay { scenario, lasts_ms } => write!(f, ": {scenario:?} for {lasts_ms} ms"),
+            Self::BadDay { scenario: _, lasts_ms } => write!(f, " for {lasts_ms} ms"),
         }
     }
 }

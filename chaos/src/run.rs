@@ -12,7 +12,7 @@ use crate::checker::{Evidence, Findings, Place, check};
 use crate::crew::{CREW, Hand};
 use crate::ledger;
 use crate::load::{self, Load};
-use crate::plan::{self, When};
+use crate::plan::{self, Kind, When};
 use crate::report::{Report, Struck};
 use crate::world::{PREFIX, Tenant, World};
 
@@ -27,15 +27,20 @@ pub struct Options {
     pub minutes: u64,
     /// What the plan and the load are drawn from.
     pub seed: u64,
+    /// The kinds of faults, each once a round; none: all of them, see [`plan::steps`].
+    pub only: Vec<Kind>,
     /// Mailboxes that are connected from the start.
     pub mailboxes: usize,
 }
 
 /// How long the system may take to settle after a fault; beyond it the next one comes all the same.
-const SETTLES: Duration = Duration::from_secs(60);
+pub(crate) const SETTLES: Duration = Duration::from_secs(60);
 
 /// How long it may take in the end, until the last job has ended and the last message is fetched.
 const ENDS: Duration = Duration::from_secs(600);
+
+/// The longest log of a process: beyond it something repeats itself, and would until the disk is full.
+const LONGEST_LOG: u64 = 512 * 1024 * 1024;
 
 /// Between two looks at the processes.
 const TICK: Duration = Duration::from_millis(100);
@@ -72,7 +77,7 @@ impl Run {
         let hand = |(at, member)| Hand::new(member, &options.program, &logs, world.settings_of(Some(at)));
         let crew = CREW.into_iter().enumerate().map(hand).collect();
         let api = Api::new(&tenant.key)?;
-        let report = Report::new(options.seed, options.minutes);
+        let report = Report::new(&options);
         let mut this = Self { options, world, tenant, crew, api, report, begun };
         this.say(&format!("seed {}; brokers, Postgres and Gmail are up", this.options.seed));
         for hand in &mut this.crew {
@@ -87,20 +92,32 @@ impl Run {
         Ok(this)
     }
 
-    /// Goes through the plan while the load goes on, until the time is over; without faults if there is no plan.
+    /// All of it: troubled, left in peace, stopped and checked. What went wrong is in the report, too.
     ///
     /// # Errors
-    /// When a fault cannot be done, or undone.
-    pub async fn storm(&mut self, lasts: Duration, with_faults: bool) -> anyhow::Result<()> {
+    /// When a fault cannot be done or undone, or something cannot be read.
+    pub async fn go_through(&mut self) -> anyhow::Result<Findings> {
+        let done = async {
+            self.storm(Duration::from_secs(60 * self.options.minutes)).await?;
+            self.settle().await?;
+            self.stop()?;
+            self.finish().await
+        };
+        let done = done.await;
+        if let Err(error) = &done {
+            self.report.broken_off = Some(format!("{error:#}"));
+            self.report.write(&self.options.folder)?;
+        }
+        done
+    }
+
+    /// Goes through the plan while the load goes on, until the time is over.
+    async fn storm(&mut self, lasts: Duration) -> anyhow::Result<()> {
         let load = Load::begin(&self.api, self.world.simulator.control(), self.options.mailboxes, self.options.seed);
         let until = Instant::now() + lasts;
-        let mut steps = plan::steps(self.options.seed);
+        let mut steps = plan::steps(self.options.seed, &self.options.only);
         let mut settled = true;
         while Instant::now() < until {
-            if !with_faults {
-                self.pause(TICK).await?;
-                continue;
-            }
             let step = steps.next().expect("a plan has no end");
             let (When::Settled { after_ms } | When::Regardless { after_ms }) = step.when;
             self.pause(Duration::from_millis(after_ms)).await?;
@@ -119,20 +136,23 @@ impl Run {
                 waited_for: waits,
                 recovered_ms: recovered.map(|time| u64::try_from(time.as_millis())).transpose()?,
             };
-            self.say(&struck.to_string());
+            let text = struck.to_string();
             settled = recovered.is_some();
             self.report.struck.push(struck);
+            self.report.accepted = self.api.ledger.n_accepted();
+            self.report.write(&self.options.folder)?;
+            let (of_settled, others) = self.report.kills();
+            self.say(&format!("{} faults, {} kills; {text}", self.report.struck.len(), of_settled + others));
+            self.logs_are_bounded()?;
         }
         load.end().await;
+        self.report.accepted = self.api.ledger.n_accepted();
         self.say(&format!("the load ended; {} jobs were accepted", self.api.ledger.n_accepted()));
         Ok(())
     }
 
     /// Leaves everything in peace until all that is owed is done, or time is up.
-    ///
-    /// # Errors
-    /// When something cannot be looked at.
-    pub async fn settle(&mut self) -> anyhow::Result<()> {
+    async fn settle(&mut self) -> anyhow::Result<()> {
         let begun = Instant::now();
         anyhow::ensure!(self.is_ready_within(ENDS).await?, "the processes do not become ready");
         // Schedulers would ask for more and more.
@@ -159,16 +179,13 @@ impl Run {
                 }
             }
         }
-        self.report.settled_ms = u64::try_from(begun.elapsed().as_millis())?;
+        self.report.settled_ms = Some(u64::try_from(begun.elapsed().as_millis())?);
         self.say(&format!("the dust has settled, {:.1} s after the load", begun.elapsed().as_secs_f64()));
         Ok(())
     }
 
     /// Stops all processes in order.
-    ///
-    /// # Errors
-    /// When the system refuses.
-    pub fn stop(&mut self) -> anyhow::Result<()> {
+    fn stop(&mut self) -> anyhow::Result<()> {
         for at in 0..self.crew.len() {
             self.stop_one(at)?;
         }
@@ -199,13 +216,10 @@ impl Run {
     }
 
     /// Checks for good, and ends the report.
-    ///
-    /// # Errors
-    /// When something cannot be read, or the report not be written.
-    pub async fn finish(&mut self) -> anyhow::Result<Findings> {
+    async fn finish(&mut self) -> anyhow::Result<Findings> {
         let findings = self.check().await?;
         self.say(&findings.to_string());
-        self.report.findings = findings.clone();
+        self.report.findings = Some(findings.clone());
         self.report.write(&self.options.folder)?;
         self.say(&format!("the report is in {}", self.options.folder.display()));
         Ok(findings)
@@ -311,6 +325,19 @@ impl Run {
             self.pause(TICK).await?;
         }
         Ok(None)
+    }
+
+    fn logs_are_bounded(&self) -> anyhow::Result<()> {
+        for hand in &self.crew {
+            let length = std::fs::metadata(hand.log()).map_or(0, |log| log.len());
+            anyhow::ensure!(
+                length < LONGEST_LOG,
+                "{} has logged {length} bytes, last: {}",
+                hand.member.name,
+                hand.last_words()
+            );
+        }
+        Ok(())
     }
 
     pub(crate) fn say(&self, text: &str) {

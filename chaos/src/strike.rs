@@ -118,14 +118,15 @@ impl Run {
     }
 
     async fn kill(&mut self, processes: &[usize], down: Duration) -> anyhow::Result<Outcome> {
+        let mut kills = 0;
         for at in processes {
-            blocking(|| self.crew[*at].kill())?;
+            kills += usize::from(blocking(|| self.crew[*at].kill())?);
         }
         self.pause(down).await?;
         for at in processes {
             self.crew[*at].start()?;
         }
-        Ok(killed(processes.len()))
+        Ok(killed(kills))
     }
 
     async fn kill_broker(&mut self, broker: usize, down: Duration) -> anyhow::Result<Outcome> {

@@ -25,6 +25,10 @@ const TOKEN_KEY: &str = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
 /// Partitions of the topics keyed by connection: enough that each poller has some.
 const PARTITIONS: &str = "6";
 
+/// Units of the project in a day, for Gmail and for the services. A budget is paced, so the tariff's would have the load
+/// of a small project's whole day wait for hours after a run: the minutes' are what holds it here.
+const PROJECT_DAY: u64 = 1_000_000_000;
+
 /// The world. It ends when it is dropped.
 pub(crate) struct World {
     pub(crate) cluster: Cluster,
@@ -53,7 +57,8 @@ impl World {
     /// are.
     pub(crate) async fn start(program: &Path, minutes: u64) -> anyhow::Result<Self> {
         // The limits are the services' own, so that a call beyond their budget is refused and counted.
-        let simulator = simulator::start(simulator::Settings::default()).await.context("starting the simulator")?;
+        let settings = simulator::Settings { project_day: Some(PROJECT_DAY), ..simulator::Settings::default() };
+        let simulator = simulator::start(settings).await.context("starting the simulator")?;
         let postgres = tokio::task::spawn_blocking(|| Postgres::start(&PostgresOptions { own: true })).await??;
         let database = tokio::task::block_in_place(|| postgres.database("chaos"))?;
         let mut ways = Vec::new();
@@ -124,6 +129,7 @@ impl World {
             ("MAILTIDE_GMAIL_CLIENT_ID", "chaos".to_owned()),
             ("MAILTIDE_GMAIL_CLIENT_SECRET", CLIENT_SECRET.to_owned()),
             ("MAILTIDE_GMAIL_QUOTA_INGRESS_INSTANCES", "2".to_owned()),
+            ("MAILTIDE_GMAIL_QUOTA_PROJECT_DAY", PROJECT_DAY.to_string()),
             ("MAILTIDE_ADMIN_ADDRESS", "127.0.0.1:0".to_owned()),
             ("MAILTIDE_INGRESS_LISTEN", "127.0.0.1:0".to_owned()),
             ("MAILTIDE_INGRESS_PUBLIC_URL", "http://mailtide.example".to_owned()),

@@ -118,10 +118,21 @@ impl Evidence {
 
     fn read(place: &Place) -> anyhow::Result<Self> {
         let mut this = Self { fetched: place.whole.then(Vec::new), ..Self::default() };
-        for base in TOPICS.iter().chain(if place.whole { MORE.as_slice() } else { &[] }).copied() {
+        let names: Vec<_> = TOPICS.iter().chain(if place.whole { MORE.as_slice() } else { &[] }).copied().collect();
+        // Side by side: most of it is waiting for brokers.
+        let topics: Vec<_> = std::thread::scope(|scope| {
+            let read = |base: &'static str| {
+                scope.spawn(move || {
+                    let topic = format!("{}{base}", place.prefix);
+                    until_decided_blocking(&place.bootstrap, &topic);
+                    (base, committed_blocking(&place.bootstrap, &topic))
+                })
+            };
+            let reading: Vec<_> = names.into_iter().map(read).collect();
+            reading.into_iter().map(|topic| topic.join().expect("a topic that cannot be read ends the check")).collect()
+        });
+        for (base, records) in topics {
             let topic = format!("{}{base}", place.prefix);
-            until_decided_blocking(&place.bootstrap, &topic);
-            let records = committed_blocking(&place.bootstrap, &topic);
             for record in &records {
                 for part in record.parts() {
                     let at = || format!("{topic} {}/{}", record.partition, record.offset);
