@@ -28,6 +28,7 @@ mod fetcher_paths;
 mod fetcher_turns;
 mod gmail;
 mod gmail_batch;
+mod graves;
 mod grow;
 mod ingress;
 mod lag;

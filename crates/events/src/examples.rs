@@ -350,6 +350,7 @@ pub fn busy_mailbox() -> MailboxState {
             code: Some("Gmail.Forbidden".into()),
         }),
         spent: Some(Spent { day: at(-50_000_000), units: 212 }),
+        decays_at: Some(at(691_200_000)),
         ..new_mailbox()
     }
 }
@@ -383,6 +384,7 @@ pub fn new_mailbox() -> MailboxState {
         unpushed_since: None,
         watch: None,
         spent: None,
+        decays_at: None,
     }
 }
 

@@ -131,6 +131,7 @@ pub(crate) const FILES: &[(&str, &str)] = published![
     "GmailMessageFetched.v1",
     "FetchState.v1",
     "FetchPosition.v1",
+    "MailboxState.v3",
 ];
 
 /// `schemas/manifest.json`.

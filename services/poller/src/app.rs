@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::calls::{Calls, Done, Mailboxes};
 use crate::partition::{Found, Partition};
-use crate::publish::{self, Publisher};
+use crate::publish::{self, Publisher, Stamps};
 use crate::restore::{Part, Rebuild};
 use crate::slot::{self, Broken, Slot};
 use crate::walks::Walks;
@@ -126,16 +126,37 @@ impl<M: Mailboxes> Poller<M> {
             self.set_aside(assignment, id, organisation, &reason, at, out);
             return Err(reason);
         }
-        let is_forgotten = awake.mailbox.is_forgotten();
+        let is_gone = awake.mailbox.is_gone();
         self.publish(assignment, id, at, out);
         if let Some(partition) = self.partitions.get_mut(&assignment.partition) {
-            if is_forgotten {
+            if is_gone {
                 partition.remove(id);
             } else {
                 partition.changed(id);
             }
         }
         Ok(())
+    }
+
+    /// Wakes a mailbox for something that is no command, and runs it through that.
+    fn rouse(
+        &mut self,
+        assignment: Assignment,
+        id: ConnectionId,
+        input: Option<Input>,
+        at: Timestamp,
+        out: &mut Outbox,
+    ) {
+        // Only a mailbox that does not decode needs the tenant, and then nobody knows it.
+        let unknown = OrganisationId::from_uuid(Uuid::nil());
+        let Some(partition) = self.partitions.get_mut(&assignment.partition) else { return };
+        let (found, broke) = partition.wake(id, unknown);
+        if let (Found::Broken(broken), Some(_)) = (found, broke) {
+            let reason = broken.reason.clone();
+            return self.set_aside(assignment, id, unknown, &reason, at, out);
+        }
+        // A mailbox that panics is set aside, which is told and counted there.
+        let _ = self.input(assignment, id, input, at, out);
     }
 
     /// Carries out the actions that wait.
@@ -196,7 +217,12 @@ impl<M: Mailboxes> Poller<M> {
         let (id, job, organisation) = (command.connection_id(), command.job_id(), command.organisation_id());
         let is_forget = matches!(command, Command::Forget(_));
         let Some(partition) = self.partitions.get_mut(&assignment.partition) else { return };
-        if is_forget && !partition.knows(id) {
+        let is_news = match &command {
+            Command::Poll(_) => true,
+            // There is nothing to end.
+            Command::Cancel(_) | Command::Forget(_) => partition.knows(id),
+        };
+        if !is_news {
             return;
         }
         let trace = self.walks.begin(assignment, &command, &process).or_else(|| publish::trace(record));
@@ -296,6 +322,7 @@ impl<M: Mailboxes> Poller<M> {
         let (stored, absorbed) = match slot {
             Slot::Asleep(stored) => (stored, 0),
             Slot::Quarantined(broken) => (broken.stored, 0),
+            Slot::Buried(buried) => (buried.stored, 0),
             Slot::Awake(awake) => (awake.stored, awake.absorbed),
         };
         let mut publisher = Publisher::new(&self.shared.topics, assignment, out, at);
@@ -329,7 +356,8 @@ impl<M: Mailboxes> Poller<M> {
         };
         publisher.connection(key::of(id), &event);
         let frame = slot::quarantined(id, organisation, self.partition_count, absorbed, &stored, reason, at);
-        publisher.state(key::of(id), frame, self.partition_count, absorbed, false);
+        let stamps = Stamps { partitions: self.partition_count, absorbed, is_active: false, decays_at: None };
+        publisher.state(key::of(id), frame, &stamps);
         partition.quarantine(id, Broken { stored, reason: reason.clone() });
     }
 
@@ -388,18 +416,8 @@ impl<M: Mailboxes> App for Poller<M> {
         self.partitions.insert(assignment.partition, partition);
         self.hold();
         let at = now();
-        // Only a mailbox that does not decode needs the tenant, and then nobody knows it.
-        let unknown = OrganisationId::from_uuid(Uuid::nil());
         for id in active {
-            let Some(partition) = self.partitions.get_mut(&assignment.partition) else { return };
-            let (found, broke) = partition.wake(id, unknown);
-            if let (Found::Broken(broken), Some(_)) = (found, broke) {
-                let reason = broken.reason.clone();
-                self.set_aside(assignment, id, unknown, &reason, at, out);
-                continue;
-            }
-            // A mailbox that panics is set aside, which is told and counted there.
-            let _ = self.input(assignment, id, None, at, out);
+            self.rouse(assignment, id, None, at, out);
         }
     }
 
@@ -433,7 +451,7 @@ impl<M: Mailboxes> App for Poller<M> {
         for assignment in assignments {
             let Some(partition) = self.partitions.get_mut(&assignment.partition) else { continue };
             for id in partition.due(at) {
-                let _ = self.input(assignment, id, Some(Input::Timer), at, out);
+                self.rouse(assignment, id, Some(Input::Timer), at, out);
             }
         }
         self.calls.start();
@@ -457,9 +475,15 @@ impl<M: Mailboxes> App for Poller<M> {
             for id in std::mem::take(&mut partition.dirty) {
                 let Some(awake) = partition.awake(id) else { continue };
                 let frame = awake.store(self.partition_count);
-                let (absorbed, is_idle) = (awake.absorbed, awake.mailbox.is_idle());
+                let is_idle = awake.mailbox.is_idle();
+                let stamps = Stamps {
+                    partitions: self.partition_count,
+                    absorbed: awake.absorbed,
+                    is_active: !is_idle,
+                    decays_at: awake.mailbox.decays_at(),
+                };
                 let mut publisher = Publisher::new(&self.shared.topics, partition.assignment, out, at);
-                publisher.state(key::of(id), frame, self.partition_count, absorbed, !is_idle);
+                publisher.state(key::of(id), frame, &stamps);
                 if is_idle {
                     partition.sleep(id);
                 }

@@ -8,7 +8,7 @@ use domain::mailbox::record::MailboxState;
 use kafka::{Headers, OutRecord, OwnedRecord};
 
 use crate::key::{self, StateKey};
-use crate::publish::{ABSORBED, ACTIVE, PARTITIONS};
+use crate::publish::{ABSORBED, DECAYS, PARTITIONS, Stamps};
 
 /// The partition count that a record names which keeps pollers from its partition: no topic has as few.
 pub(crate) const BAR: i32 = 0;
@@ -41,6 +41,12 @@ pub fn absorbed(record: &OwnedRecord) -> Option<i64> {
     number(record, ABSORBED)
 }
 
+/// Whether a record is the state of a mailbox whose connection is forgotten: of no use to anybody but to know commands
+/// again that come late.
+pub fn is_grave(record: &OwnedRecord) -> bool {
+    record.headers.get(DECAYS).is_some()
+}
+
 /// A record of the state topic as it is to be in `partition` of `partitions`, whose commands before `absorbed` are all
 /// taken in. A state that does not decode keeps its bytes: it is told of when its mailbox wakes.
 pub fn moved(record: &OwnedRecord, partition: i32, partitions: i32, absorbed: i64) -> OutRecord {
@@ -70,13 +76,8 @@ pub fn moved(record: &OwnedRecord, partition: i32, partitions: i32, absorbed: i6
 
 /// A mailbox's state, where it belongs; `is_active`: whether it is to be woken as soon as it is restored.
 pub fn state(topic: &Arc<str>, state: &MailboxState, is_active: bool) -> OutRecord {
-    let mut headers = Headers::new();
-    headers.push(PARTITIONS, state.partitions.to_string());
-    headers.push(ABSORBED, state.absorbed.to_string());
-    if is_active {
-        headers.push(ACTIVE, Bytes::from_static(b"1"));
-    }
-    let (id, partitions) = (state.connection_id, state.partitions);
+    let &MailboxState { connection_id: id, partitions, absorbed, decays_at, .. } = state;
+    let headers = Stamps { partitions, absorbed, is_active, decays_at }.headers();
     OutRecord::new(topic, key::of(id), events::encode(state), headers).to_partition(home(id, partitions))
 }
 
@@ -112,7 +113,7 @@ mod tests {
         let mut headers = Headers::new();
         headers.push(PARTITIONS, "4");
         headers.push(ABSORBED, "99");
-        headers.push(ACTIVE, "1");
+        headers.push(DECAYS, "123");
         let record = |key: Bytes, value: Bytes, headers| OwnedRecord {
             topic: "state".into(),
             partition: 1,
@@ -130,6 +131,7 @@ mod tests {
         assert_eq!(written, MailboxState { partitions: 7, absorbed: 12, ..state });
         let again = record(key::of(id), out.value.unwrap(), out.headers);
         assert_eq!((stamp(&again), absorbed(&again), again.headers.len()), (Some(7), Some(12), 3));
+        assert!(is_grave(&again));
 
         let torn = moved(&record(key::of(id), Bytes::from_static(b"?"), headers), 6, 7, 12);
         assert_eq!(torn.value.as_deref(), Some(b"?" as &[u8]));

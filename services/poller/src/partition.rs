@@ -8,13 +8,13 @@ use hashbrown::HashMap;
 use kafka::lane::Assignment;
 
 use crate::restore::Part;
-use crate::slot::{Awake, Broken, Slot, WakeError};
+use crate::slot::{Awake, Broken, Buried, Slot, Stored, WakeError};
 
 /// One partition under one assignment.
 pub(crate) struct Partition {
     pub(crate) assignment: Assignment,
     slots: HashMap<ConnectionId, Slot, foldhash::fast::RandomState>,
-    /// When which mailbox wants its timer; one entry at most for each that is awake.
+    /// When which mailbox wants its timer; one entry at most for each that is awake or buried.
     timers: BTreeSet<(Timestamp, ConnectionId)>,
     /// Mailboxes whose state is to be written.
     pub(crate) dirty: Vec<ConnectionId>,
@@ -30,8 +30,13 @@ impl Partition {
     /// The partition as it was restored, and which of its mailboxes have work under way.
     pub(crate) fn new(assignment: Assignment, part: Part) -> (Self, Vec<ConnectionId>) {
         let active = part.active.into_iter().filter(|id| part.mailboxes.contains_key(id)).collect();
-        let slots = part.mailboxes.into_iter().map(|(id, stored)| (id, Slot::Asleep(stored))).collect();
-        (Self { assignment, slots, timers: BTreeSet::new(), dirty: Vec::new() }, active)
+        let timers = part.graves.iter().map(|(id, decays_at)| (*decays_at, *id)).collect();
+        let slot = |id, stored| match part.graves.get(&id) {
+            Some(decays_at) => Slot::Buried(Box::new(Buried { stored, decays_at: *decays_at })),
+            None => Slot::Asleep(stored),
+        };
+        let slots = part.mailboxes.into_iter().map(|(id, stored)| (id, slot(id, stored))).collect();
+        (Self { assignment, slots, timers, dirty: Vec::new() }, active)
     }
 
     /// A mailbox, woken; one that was never seen is new, under this tenant. It may turn out to be broken, just now
@@ -41,12 +46,23 @@ impl Partition {
             Slot::Awake(Box::new(Awake::new(Mailbox::new(id, organisation), 0, Default::default())))
         });
         let mut broke = None;
-        if let Slot::Asleep(stored) = slot {
-            let stored = std::mem::take(stored);
+        let resting: Option<(Stored, _)> = match slot {
+            Slot::Asleep(stored) => Some((std::mem::take(stored), None)),
+            Slot::Buried(buried) => {
+                // Gone if it is what wakes it.
+                let timer = Some(buried.decays_at).filter(|at| self.timers.contains(&(*at, id)));
+                Some((std::mem::take(&mut buried.stored), timer))
+            }
+            Slot::Awake(_) | Slot::Quarantined(_) => None,
+        };
+        if let Some((stored, wake_at)) = resting {
             *slot = match stored.wake() {
-                Ok(Some((mailbox, absorbed))) => Slot::Awake(Box::new(Awake::new(mailbox, absorbed, stored))),
+                Ok(Some((mailbox, absorbed))) => {
+                    Slot::Awake(Box::new(Awake { wake_at, ..Awake::new(mailbox, absorbed, stored) }))
+                }
                 Ok(None) => Slot::Awake(Box::new(Awake::new(Mailbox::new(id, organisation), 0, stored))),
                 Err(error) => {
+                    wake_at.map(|at| self.timers.remove(&(at, id)));
                     let reason = error.to_string().into();
                     // One that was set aside before is known, and no news.
                     broke = (!matches!(error, WakeError::Quarantined(_))).then_some(error);
@@ -57,7 +73,7 @@ impl Partition {
         let found = match slot {
             Slot::Awake(awake) => Found::Awake(awake),
             Slot::Quarantined(broken) => Found::Broken(broken),
-            Slot::Asleep(_) => unreachable!("it was woken just now"),
+            Slot::Asleep(_) | Slot::Buried(_) => unreachable!("it was woken just now"),
         };
         (found, broke)
     }
@@ -71,7 +87,7 @@ impl Partition {
     pub(crate) fn awake(&mut self, id: ConnectionId) -> Option<&mut Awake> {
         match self.slots.get_mut(&id) {
             Some(Slot::Awake(awake)) => Some(awake),
-            Some(Slot::Asleep(_) | Slot::Quarantined(_)) | None => None,
+            Some(Slot::Asleep(_) | Slot::Buried(_) | Slot::Quarantined(_)) | None => None,
         }
     }
 
@@ -94,19 +110,26 @@ impl Partition {
     /// Takes a mailbox out, its timer with it.
     pub(crate) fn remove(&mut self, id: ConnectionId) -> Option<Slot> {
         let slot = self.slots.remove(&id)?;
-        if let Slot::Awake(awake) = &slot
-            && let Some(at) = awake.wake_at
-        {
-            self.timers.remove(&(at, id));
-        }
+        let timer = match &slot {
+            Slot::Awake(awake) => awake.wake_at,
+            Slot::Buried(buried) => Some(buried.decays_at),
+            Slot::Asleep(_) | Slot::Quarantined(_) => None,
+        };
+        timer.map(|at| self.timers.remove(&(at, id)));
         Some(slot)
     }
 
     /// Puts a mailbox with nothing under way to sleep. Its state must have been written.
     pub(crate) fn sleep(&mut self, id: ConnectionId) {
-        if let Some(Slot::Awake(awake)) = self.remove(id) {
-            self.slots.insert(id, Slot::Asleep(awake.stored));
-        }
+        let Some(Slot::Awake(awake)) = self.remove(id) else { return };
+        let slot = match awake.mailbox.decays_at() {
+            Some(decays_at) => {
+                self.timers.insert((decays_at, id));
+                Slot::Buried(Box::new(Buried { stored: awake.stored, decays_at }))
+            }
+            None => Slot::Asleep(awake.stored),
+        };
+        self.slots.insert(id, slot);
     }
 
     /// Sets a mailbox aside.

@@ -23,12 +23,43 @@ pub(crate) const ABSORBED: &str = "absorbed";
 pub(crate) const PARTITIONS: &str = "partitions";
 /// Header of a state record whose mailbox has work under way.
 pub(crate) const ACTIVE: &str = "active";
+/// Header of a state record whose mailbox is forgotten: when it may go, in milliseconds since the epoch.
+pub(crate) const DECAYS: &str = "decays";
 
 /// Who says so, in CloudEvents.
 const SOURCE: &str = "urn:mailtide:poller";
 
 /// The size of the allocations that announcements share.
 const FRAMES: usize = 64 << 10;
+
+/// What restoring has to know of a state without decoding it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stamps {
+    /// The partition count of the state topic.
+    pub(crate) partitions: i32,
+    /// The offset after the last command that it has taken in.
+    pub(crate) absorbed: i64,
+    /// Whether work is under way.
+    pub(crate) is_active: bool,
+    /// When it may go, where its connection is forgotten.
+    pub(crate) decays_at: Option<Timestamp>,
+}
+
+impl Stamps {
+    /// As headers of a record.
+    pub(crate) fn headers(&self) -> Headers {
+        let mut headers = Headers::new();
+        headers.push(PARTITIONS, self.partitions.to_string());
+        headers.push(ABSORBED, self.absorbed.to_string());
+        if self.is_active {
+            headers.push(ACTIVE, Bytes::from_static(b"1"));
+        }
+        if let Some(at) = self.decays_at {
+            headers.push(DECAYS, at.as_millis().to_string());
+        }
+        headers
+    }
+}
 
 /// Turns what one input led to into records of one partition.
 pub(crate) struct Publisher<'a> {
@@ -119,15 +150,9 @@ impl<'a> Publisher<'a> {
         self.state_record(key::of_chunk(connection, number), None, Headers::new());
     }
 
-    /// Writes a mailbox's state. The headers say what restoring has to know without decoding it.
-    pub(crate) fn state(&mut self, key: Bytes, frame: Bytes, partitions: i32, absorbed: i64, is_active: bool) {
-        let mut headers = Headers::new();
-        headers.push(PARTITIONS, partitions.to_string());
-        headers.push(ABSORBED, absorbed.to_string());
-        if is_active {
-            headers.push(ACTIVE, Bytes::from_static(b"1"));
-        }
-        self.state_record(key, Some(frame), headers);
+    /// Writes a mailbox's state.
+    pub(crate) fn state(&mut self, key: Bytes, frame: Bytes, stamps: &Stamps) {
+        self.state_record(key, Some(frame), stamps.headers());
     }
 
     pub(crate) fn forget(&mut self, key: Bytes) {

@@ -1,14 +1,14 @@
 //! Rebuilding a partition's mailboxes from the state topic: bytes into a map, decoded only when a mailbox wakes.
 
 use bytes::Bytes;
-use domain::ConnectionId;
+use domain::{ConnectionId, Timestamp};
 use hashbrown::{HashMap, HashSet};
 use kafka::InputRecord;
 use kafka::lane::{Refused, Restore, Restored};
 
 use crate::key::StateKey;
 use crate::moving::BAR;
-use crate::publish::{ABSORBED, ACTIVE, PARTITIONS};
+use crate::publish::{ABSORBED, ACTIVE, DECAYS, PARTITIONS};
 use crate::slot::Stored;
 
 /// The mailboxes of one partition, as they were committed.
@@ -17,6 +17,8 @@ pub struct Part {
     pub(crate) mailboxes: HashMap<ConnectionId, Stored, foldhash::fast::RandomState>,
     /// Those with work under way, to be woken at once.
     pub(crate) active: HashSet<ConnectionId, foldhash::fast::RandomState>,
+    /// Those whose connection is forgotten, and when what is left of them may go.
+    pub(crate) graves: HashMap<ConnectionId, Timestamp, foldhash::fast::RandomState>,
 }
 
 /// Reads a state partition.
@@ -65,10 +67,15 @@ impl Restore for Rebuild {
                 } else {
                     self.part.active.remove(&id);
                 }
+                match number(record, DECAYS).map(Timestamp::from_millis) {
+                    Some(decays_at) => drop(self.part.graves.insert(id, decays_at)),
+                    None => drop(self.part.graves.remove(&id)),
+                }
                 match value {
                     Some(frame) => self.part.mailboxes.entry(id).or_default().state = Some(frame),
                     None => {
                         self.part.active.remove(&id);
+                        self.part.graves.remove(&id);
                         if let Some(stored) = self.part.mailboxes.get_mut(&id) {
                             stored.state = None;
                         }

@@ -37,11 +37,21 @@ pub(crate) struct Broken {
     pub(crate) reason: Arc<str>,
 }
 
+/// A mailbox whose connection is forgotten.
+#[derive(Debug)]
+pub(crate) struct Buried {
+    pub(crate) stored: Stored,
+    /// When its timer is set.
+    pub(crate) decays_at: Timestamp,
+}
+
 /// One mailbox in a partition.
 #[derive(Debug)]
 pub(crate) enum Slot {
     /// Nothing is under way: only its bytes are kept, and it costs little more than they do.
     Asleep(Stored),
+    /// Its connection is forgotten: only its bytes are kept, until their time.
+    Buried(Box<Buried>),
     /// At work.
     Awake(Box<Awake>),
     /// Set aside.

@@ -103,14 +103,6 @@ impl Mailbox {
         if self.ended.contains(id.as_uuid().as_u128()) || self.jobs.iter().any(|job| job.job_id == id) {
             return;
         }
-        if command.window.is_none() {
-            // The first sync owes the last 24 hours from when it was asked for, however late it gets its turn.
-            let owed = command.requested_at.min(cx.now) - cx.rules.catch_up;
-            self.reached.get_or_insert(owed + cx.rules.overlap);
-        }
-        if command.trigger == Trigger::Push && self.needs_reauth.is_none() {
-            self.on_push(cx);
-        }
         let mut job = Job {
             job_id: id,
             trigger: command.trigger,
@@ -132,6 +124,20 @@ impl Mailbox {
         } else {
             self.coalesced(command.trigger)
         };
+        if refused.is_none() {
+            // A forgotten mailbox begins anew. Whether there is such a connection, its first call will tell.
+            self.decays_at = None;
+        }
+        if self.decays_at.is_none() {
+            if command.window.is_none() {
+                // The first sync owes the last 24 hours from when it was asked for, however late it gets its turn.
+                let owed = command.requested_at.min(cx.now) - cx.rules.catch_up;
+                self.reached.get_or_insert(owed + cx.rules.overlap);
+            }
+            if command.trigger == Trigger::Push && self.needs_reauth.is_none() {
+                self.on_push(cx);
+            }
+        }
         if let Some(end) = refused {
             self.end_job(cx, &job, Progress::default(), &end, out);
             return;

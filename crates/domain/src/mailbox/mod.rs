@@ -10,6 +10,7 @@
 //! - every job ends, once.
 
 mod audit;
+mod grave;
 mod heads;
 mod jobs;
 #[cfg(test)]
@@ -79,7 +80,7 @@ pub enum Action {
     DeadLetter(DeadLetter),
     /// Tell an operator.
     Alarm(Alarm),
-    /// Tombstone the state itself. Nothing follows.
+    /// Tombstone the state itself: nothing is left of the mailbox.
     Forget,
 }
 
@@ -144,7 +145,8 @@ pub struct Mailbox {
     withheld: Remembered,
     rescued: Remembered,
     ended: Remembered,
-    forgotten: bool,
+    /// Set when the connection is forgotten and this is the grave of its mailbox.
+    decays_at: Option<Timestamp>,
 }
 
 impl Mailbox {
@@ -177,7 +179,7 @@ impl Mailbox {
             withheld: Remembered::new(ChunkKind::Withheld),
             rescued: Remembered::new(ChunkKind::Rescued),
             ended: Remembered::new(ChunkKind::Ended),
-            forgotten: false,
+            decays_at: None,
         }
     }
 
@@ -210,7 +212,7 @@ impl Mailbox {
             withheld: Remembered::restored(ChunkKind::Withheld, &state.withheld),
             rescued: Remembered::restored(ChunkKind::Rescued, &state.rescued),
             ended: Remembered::restored(ChunkKind::Ended, &state.ended),
-            forgotten: false,
+            decays_at: state.decays_at,
         };
         for chunk in chunks {
             mailbox.set(chunk.kind).restore_chunk(chunk);
@@ -256,17 +258,14 @@ impl Mailbox {
             unpushed_since: self.unpushed_since,
             watch: self.watch.clone(),
             spent: self.spent,
+            decays_at: self.decays_at,
         }
     }
 
-    /// Whether a `ForgetConnection` has ended this mailbox: its records are tombstoned and it wants nothing more.
-    pub fn is_forgotten(&self) -> bool {
-        self.forgotten
-    }
-
-    /// Whether nothing is under way and nothing waits for a time: the mailbox may be put away until its next input.
+    /// Whether nothing is under way and nothing waits for a time, but for a grave's [`Self::decays_at`]: the mailbox may
+    /// be put away until its next input.
     pub fn is_idle(&self) -> bool {
-        self.wake_at().is_none() && !self.is_calling()
+        (self.decays_at.is_some() || self.wake_at().is_none()) && !self.is_calling()
     }
 
     /// Whether an answer is awaited.
@@ -292,20 +291,15 @@ impl Mailbox {
 
     /// Takes in what happened and says what is to be done.
     pub fn on(&mut self, cx: &Context<'_>, input: Input, out: &mut Vec<Action>) {
-        if self.forgotten {
-            return;
-        }
         match input {
             Input::Command(Command::Poll(command), trace) => self.on_poll(cx, command, trace, out),
             Input::Command(Command::Cancel(command), _) => self.on_cancel(cx, command.job_id, out),
-            Input::Command(Command::Forget(_), _) => return self.on_forget(cx, JobEnd::cancelled(), out),
+            Input::Command(Command::Forget(_), _) => self.on_forget(cx, JobEnd::cancelled(), out),
             Input::Answer(id, answer) => self.on_answer(cx, id, answer, out),
             Input::Timer => {}
             Input::TokenRenewed(version) => self.renew(cx, version, out),
         }
-        if !self.forgotten {
-            self.advance(cx, out);
-        }
+        self.advance(cx, out);
     }
 
     /// Breaks the memory of ids, to show what it is for.
@@ -316,6 +310,9 @@ impl Mailbox {
 
     /// When [`Input::Timer`] is due, if it ever is.
     pub fn wake_at(&self) -> Option<Timestamp> {
+        if self.decays_at.is_some() {
+            return self.decays_at;
+        }
         let jobs = self.jobs.iter().map(|job| job.deadline).min();
         let walks = if self.needs_reauth.is_some() {
             None
@@ -328,6 +325,9 @@ impl Mailbox {
 
     /// Starts what can be started, and tidies up. The last step of every input, and the first after a restore.
     pub fn advance(&mut self, cx: &Context<'_>, out: &mut Vec<Action>) {
+        if self.decays_at.is_some() {
+            return self.decay(cx, out);
+        }
         self.expire_jobs(cx, out);
         let jobs = &self.jobs;
         self.windows.retain(|listing| {
@@ -344,6 +344,9 @@ impl Mailbox {
     }
 
     fn on_answer(&mut self, cx: &Context<'_>, id: CallId, answer: Answer, out: &mut Vec<Action>) {
+        if self.decays_at.is_some() {
+            return;
+        }
         self.spend(cx, answer.units);
         if self.watch_call == Some(id) {
             self.on_watch_answer(cx, answer, out);
@@ -352,18 +355,6 @@ impl Mailbox {
         } else if let Some(index) = self.windows.iter().position(|listing| listing.awaits(id)) {
             self.on_window_answer(cx, index, answer, out);
         }
-    }
-
-    /// Ends everything: jobs, walks, memory.
-    fn on_forget(&mut self, cx: &Context<'_>, end: JobEnd, out: &mut Vec<Action>) {
-        self.end_jobs(cx, |_| true, &end, out);
-        self.stop_watch(cx, out);
-        self.tell_connection(cx, ConnectionState::Forgotten, None, out);
-        for kind in [ChunkKind::Seen, ChunkKind::Withheld, ChunkKind::Rescued, ChunkKind::Ended] {
-            out.extend(self.set(kind).chunk_numbers().map(Action::DropChunk));
-        }
-        out.push(Action::Forget);
-        self.forgotten = true;
     }
 
     /// A newer refresh token ends `needs_reauth`.

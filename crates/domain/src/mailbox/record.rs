@@ -66,6 +66,8 @@ pub struct MailboxState {
     pub watch: Option<Watch>,
     /// What calls for this mailbox cost on the last day on which one was made.
     pub spent: Option<Spent>,
+    /// Set once the connection is forgotten: when the ids of ended jobs, all that is left, may go, too.
+    pub decays_at: Option<Timestamp>,
 }
 
 /// Gmail's promise to push changes of the mailbox.

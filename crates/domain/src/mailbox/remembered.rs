@@ -153,6 +153,13 @@ impl Remembered {
         });
     }
 
+    /// The first horizon before which all of it lies; none when it is empty.
+    pub(super) fn past_at(&self) -> Option<Timestamp> {
+        let tail = self.tail.iter().map(|(_, minute)| *minute);
+        let newest = tail.chain(self.chunks.iter().map(|chunk| chunk.newest_minute)).max()?;
+        Some(Timestamp::from_millis((i64::from(newest) + 2) * MINUTE))
+    }
+
     /// The numbers of all its chunks.
     pub(super) fn chunk_numbers(&self) -> impl Iterator<Item = i64> {
         self.chunks.iter().map(|chunk| chunk.number)

@@ -2,6 +2,7 @@
 
 mod faults;
 mod gmail;
+mod graves;
 mod huge;
 mod model;
 mod pushes;

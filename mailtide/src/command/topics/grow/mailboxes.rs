@@ -16,6 +16,7 @@ use crate::command::ask;
 /// What there is of mailboxes.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Survey {
+    /// Those whose connection is not forgotten.
     pub(super) mailboxes: u64,
     /// Mailboxes that belong to another partition then.
     pub(super) moving: u64,
@@ -62,13 +63,16 @@ pub(super) async fn survey(growth: &Growth<'_>) -> anyhow::Result<Survey> {
         let mut survey = Survey::default();
         let bar = ask::bar(u64::try_from(from)?, "partitions looked at");
         for partition in 0..from {
-            let (mut known, mut moving) = (BTreeSet::new(), BTreeSet::new());
+            let (mut known, mut moving, mut graves) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
             for record in latest(&kafka, &topic, partition)?.values() {
                 let Some(id) = record.key.as_deref().and_then(moving::owner) else { continue };
                 if moving::is_bar(record) {
                     bail!("a restore of the state was interrupted: end it with `mailtide state restore`, then grow");
                 }
                 known.insert(id);
+                if moving::is_grave(record) {
+                    graves.insert(id);
+                }
                 if let Some(absorbed) = moving::absorbed(record) {
                     let most = survey.absorbed.entry(partition).or_default();
                     *most = absorbed.max(*most);
@@ -80,8 +84,8 @@ pub(super) async fn survey(growth: &Growth<'_>) -> anyhow::Result<Survey> {
                     }
                 }
             }
-            survey.mailboxes += known.len() as u64;
-            survey.moving += moving.len() as u64;
+            survey.mailboxes += known.difference(&graves).count() as u64;
+            survey.moving += moving.difference(&graves).count() as u64;
             bar.inc(1);
         }
         bar.finish_and_clear();
