@@ -13,9 +13,9 @@ use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use simulator::Behaviour;
 
-use crate::checker::Findings;
 use crate::house::{House, Mailbox, session};
 use crate::support::{LONG, Service, wait_until};
+use chaos::checker::Findings;
 
 /// How rough it gets.
 struct Plan {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
+use chaos::checker::{self, Evidence, Findings, Owed};
 use domain::{ConnectionId, OrganisationId, PollGmailConnection, Timestamp, TokenVersion, Trigger};
 use kafka::topics::{Topic, Topics};
 use runtime::Shutdown;
@@ -19,7 +20,6 @@ use store::keys::Scope;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use crate::checker::{Evidence, Findings, Owed, check};
 use crate::support::{
     LONG, Place, Record, Service, committed_blocking, stack, until_decided_blocking, wait_for, wait_until,
 };
@@ -376,7 +376,20 @@ impl House {
 
     /// Compares what is owed with what is committed, rows included.
     pub(crate) async fn check(&self) -> Findings {
-        check(&self.owed(), &Evidence::gather(self, true).await)
+        checker::check(&self.owed(), &self.evidence(true).await)
+    }
+
+    /// Everything that is committed in the topics. `rows`: also the tables that a projector keeps.
+    pub(crate) async fn evidence(&self, rows: bool) -> Evidence {
+        let place = checker::Place {
+            bootstrap: self.kafka("tests").bootstrap_servers,
+            prefix: self.place.prefix().to_owned(),
+            database: self.place.database_url().to_owned(),
+            schema: self.store.schema().to_owned(),
+            projects: rows,
+            ..checker::Place::default()
+        };
+        Evidence::gather(&place).await.unwrap_or_else(|error| panic!("{error:#}"))
     }
 
     /// Compares, once every row that is still to follow the topics has.

@@ -6,7 +6,6 @@ use kafka::{Headers, OutRecord, Producer};
 use serde_json::{Value, json};
 use simulator::Cause;
 
-use crate::checker::Evidence;
 use crate::house::{House, Mailbox, gmail};
 use crate::support::{LONG, wait_until};
 
@@ -19,7 +18,7 @@ async fn state(house: &House, mailbox: &Mailbox) -> Value {
 
 /// Where a connection stands for the world, newest last.
 async fn statuses(house: &House, mailbox: &Mailbox) -> Vec<String> {
-    let evidence = Evidence::gather(house, false).await;
+    let evidence = house.evidence(false).await;
     let of_it = evidence.connections.iter().filter(|fact| fact.key == mailbox.id.to_string());
     of_it.map(|fact| fact.value["status"].as_str().unwrap().to_owned()).collect()
 }
@@ -157,7 +156,7 @@ async fn set_aside(house: &House, broken: &Mailbox, neighbour: &Mailbox) {
     failed_with(house, broken, "Mailbox.Quarantined").await;
     neighbour.deliver(2);
     house.sync(neighbour).await;
-    let found = Evidence::gather(house, false).await.discovered;
+    let found = house.evidence(false).await.discovered;
     let of_neighbour = found.iter().filter(|fact| fact.key == neighbour.id.to_string()).count();
     assert_eq!(of_neighbour, gmail().messages(&neighbour.email).unwrap().len());
     assert_eq!(statuses(house, broken).await.last().unwrap(), "quarantined");

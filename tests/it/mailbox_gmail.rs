@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 use simulator::{Behaviour, Delivery, Fault, Latency, Mails, Refusal, Rule};
 use uuid::Uuid;
 
-use crate::checker::Evidence;
 use crate::house::{House, Mailbox, gmail, now};
 use crate::support::{LONG, wait_until};
 
@@ -68,14 +67,14 @@ async fn ended(house: &House, job: &str) -> Value {
 
 /// What the topic says of each job that has ended.
 async fn last_words(house: &House) -> BTreeMap<String, Value> {
-    let evidence = Evidence::gather(house, false).await;
+    let evidence = house.evidence(false).await;
     let has_ended = |value: &Value| matches!(value["state"].as_str(), Some("succeeded" | "failed" | "cancelled"));
     evidence.jobs.into_iter().filter(|fact| has_ended(&fact.value)).map(|fact| (fact.key, fact.value)).collect()
 }
 
 /// The newest word on a connection.
 async fn status(house: &House, mailbox: &Mailbox) -> Value {
-    let evidence = Evidence::gather(house, false).await;
+    let evidence = house.evidence(false).await;
     let mut of_it = evidence.connections.into_iter().filter(|fact| fact.key == mailbox.id.to_string());
     of_it.next_back().map(|fact| fact.value).unwrap_or_default()
 }
@@ -146,7 +145,7 @@ async fn an_audit_finds_what_was_missed_and_else_nothing() {
     house.sync(&mailbox).await;
     let missed = asks.audit(&house, &mailbox).await;
     assert_eq!(missed["progress"]["discovered"], 1, "{missed}");
-    let evidence = Evidence::gather(&house, false).await;
+    let evidence = house.evidence(false).await;
     assert_eq!(evidence.discovered.iter().filter(|fact| fact.value["origin"] == "audit").count(), 1);
     let again = asks.audit(&house, &mailbox).await;
     assert_eq!(again["progress"]["discovered"], 0, "{again}");

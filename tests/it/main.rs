@@ -6,7 +6,6 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test the panic is the message")]
 
-mod checker;
 mod house;
 mod support;
 

@@ -14,7 +14,6 @@ use serde_json::{Value, json};
 use simulator::{Behaviour, Delivery, Mails};
 use uuid::Uuid;
 
-use crate::checker::Evidence;
 use crate::house::{House, gmail};
 use crate::support::{LONG, wait_until};
 
@@ -131,7 +130,7 @@ async fn i3_jobs_end_once_though_their_command_comes_twice() {
     // Once more after its end; what comes behind it shows that it was read.
     send().await;
     house.sync(&mailbox).await;
-    let evidence = Evidence::gather(&house, false).await;
+    let evidence = house.evidence(false).await;
     let ends = evidence.jobs.iter().filter(|fact| fact.key == job.to_string() && fact.value["state"] == "succeeded");
     assert_eq!(ends.count(), 1);
     house.assert_clean().await;

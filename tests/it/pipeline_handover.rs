@@ -10,9 +10,9 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use uuid::Uuid;
 
-use crate::checker::{Evidence, check};
 use crate::house::{House, Mailbox};
 use crate::support::{LONG, stack, wait_until};
+use chaos::checker::check;
 
 /// How many members of the pollers' group have partitions, once the group is at rest.
 async fn at_work(house: &House) -> Option<usize> {
@@ -85,7 +85,7 @@ async fn command(house: &House, producer: &Producer, mailbox: &Mailbox) -> Uuid 
 
 /// The last state that was told of each job.
 async fn told(house: &House) -> BTreeMap<String, String> {
-    let evidence = Evidence::gather(house, false).await;
+    let evidence = house.evidence(false).await;
     let state = |value: &serde_json::Value| value["state"].as_str().unwrap().to_owned();
     evidence.jobs.iter().map(|fact| (fact.key.clone(), state(&fact.value))).collect()
 }
@@ -125,7 +125,7 @@ async fn mailboxes_whose_access_token_lives_go_on_while_postgres_is_away() {
     .await
     .unwrap();
     ends(waiting).await;
-    let findings = check(&house.owed(), &Evidence::gather(&house, false).await);
+    let findings = check(&house.owed(), &house.evidence(false).await);
     assert!(findings.is_clean(), "{findings}");
     poller.stop().await;
     postgres.stop().unwrap();

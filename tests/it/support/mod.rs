@@ -14,7 +14,6 @@
 mod apicurio;
 pub(crate) mod clients;
 mod place;
-mod records;
 mod service;
 mod stack;
 mod swamp;
@@ -22,10 +21,10 @@ mod tally;
 mod wait;
 
 pub(crate) use apicurio::apicurio;
+pub(crate) use chaos::records::{Record, committed_blocking, until_decided_blocking};
 pub(crate) use place::Place;
-pub(crate) use records::{Record, committed, committed_blocking, until_decided_blocking};
 pub(crate) use service::Service;
-pub(crate) use stack::{Stack, stack};
+pub(crate) use stack::{Stack, committed, stack};
 pub(crate) use swamp::Swamp;
 pub(crate) use tally::{Counts, Tally};
 pub(crate) use wait::{LONG, wait_for, wait_until};

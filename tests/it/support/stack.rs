@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 use std::thread;
 
+use chaos::records::{Record, committed_blocking};
 use devstack::{Kafka, KafkaOptions, Postgres, PostgresOptions};
 use tokio::runtime::Runtime;
 
@@ -38,4 +39,10 @@ fn start() -> Stack {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let simulator = runtime.block_on(simulator::start(simulator::Settings::default())).unwrap();
     Stack { kafka, postgres, simulator, _runtime: runtime }
+}
+
+/// Everything committed in `topic` (its full name) at this moment, by partition and offset.
+pub(crate) async fn committed(topic: &str) -> Vec<Record> {
+    let topic = topic.to_owned();
+    tokio::task::spawn_blocking(move || committed_blocking(stack().kafka.bootstrap(), &topic)).await.unwrap()
 }
