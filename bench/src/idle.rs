@@ -6,22 +6,20 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
+use domain::mailbox::Mailbox;
 use domain::mailbox::record::{Head, MailboxState, Tail};
-use domain::mailbox::{Mailbox, Rules};
 use domain::{ConnectionId, HistoryId, OrganisationId, Timestamp, TokenVersion};
 use kafka::SoleWriter;
-use kafka::lane::{self, LaneSettings};
 use kafka::topics::{self, Topic, Topics};
-use poller::{Poller, moving};
-use tokio::runtime::Handle;
+use poller::moving;
 use tokio::task::spawn_blocking;
 use uuid::Uuid;
 
-use crate::memory::Memory;
 use crate::options::Options;
 use crate::place::Place;
 use crate::progress::Progress;
 use crate::report::Outcome;
+use crate::syncs::start_poller;
 
 /// How often each mailbox is written.
 const CHURN: u32 = 5;
@@ -114,25 +112,9 @@ async fn fill(kafka: &kafka::Settings, count: u32) -> anyhow::Result<()> {
 
 /// How long a poller with one lane takes until all its partitions are open, and what it holds then.
 async fn restore(kafka: &kafka::Settings) -> anyhow::Result<Restored> {
-    let topics = Topics::new(&kafka.topic_prefix);
-    let settings = poller::Settings::default();
-    let shared = Arc::new(poller::Shared {
-        mailboxes: Arc::new(Memory::default()),
-        runtime: Handle::current(),
-        topics: topics.clone(),
-        rules: Rules::DEFAULT,
-        calls: settings.calls.into(),
-        backlog: settings.backlog,
-    });
-    let lane = LaneSettings {
-        service: "poller",
-        lane: 0,
-        input: topics.name(Topic::Poll).clone(),
-        state: Some(topics.name(Topic::State).clone()),
-    };
     let before = resident()?;
     let begun = Instant::now();
-    let mut lane = lane::spawn(kafka, lane, move |handle| Poller::new(shared.clone(), handle))?;
+    let mut lane = start_poller(kafka, Arc::default())?;
     let partitions = usize::try_from(kafka.partitions)?;
     loop {
         let open = lane.status().partitions.iter().filter(|partition| partition.is_open).count();

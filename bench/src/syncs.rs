@@ -44,23 +44,7 @@ impl Syncs {
         let topics = Topics::new(&kafka.topic_prefix);
         topics::create(kafka, &topics, &Topic::ALL).await?;
         let memory = Arc::new(Memory::default());
-        let settings = poller::Settings::default();
-        ensure!(settings.lanes == 1, "A single lane is measured, and the default is {}", settings.lanes);
-        let shared = Arc::new(poller::Shared {
-            mailboxes: memory.clone(),
-            runtime: Handle::current(),
-            topics: topics.clone(),
-            rules: Rules::DEFAULT,
-            calls: settings.calls.into(),
-            backlog: settings.backlog,
-        });
-        let lane = LaneSettings {
-            service: "poller",
-            lane: 0,
-            input: topics.name(Topic::Poll).clone(),
-            state: Some(topics.name(Topic::State).clone()),
-        };
-        let lane = lane::spawn(kafka, lane, move |handle| Poller::new(shared.clone(), handle))?;
+        let lane = start_poller(kafka, memory.clone())?;
         let jobs = read_on(kafka, topics.name(Topic::JobStatus)).await?;
         let producer = Producer::new(kafka, "bench")?;
         Ok(Self { memory, topics, kafka: kafka.clone(), producer, lane, jobs })
@@ -199,4 +183,26 @@ pub(crate) async fn next(reader: &mut Reader) -> anyhow::Result<Vec<OwnedRecord>
         Ok(records) => Ok(records?),
         Err(_) => bail!("Nothing came within {DEADLINE:?}"),
     }
+}
+
+/// Starts a poller with the settings that it has by default, and `memory` in the place of Gmail.
+pub(crate) fn start_poller(kafka: &kafka::Settings, memory: Arc<Memory>) -> anyhow::Result<Lane> {
+    let topics = Topics::new(&kafka.topic_prefix);
+    let settings = poller::Settings::default();
+    ensure!(settings.lanes == 1, "A single lane is measured, and the default is {}", settings.lanes);
+    let shared = Arc::new(poller::Shared {
+        mailboxes: memory,
+        runtime: Handle::current(),
+        topics: topics.clone(),
+        rules: Rules::DEFAULT,
+        calls: settings.calls.into(),
+        backlog: settings.backlog,
+    });
+    let lane = LaneSettings {
+        service: "poller",
+        lane: 0,
+        input: topics.name(Topic::Poll).clone(),
+        state: Some(topics.name(Topic::State).clone()),
+    };
+    Ok(lane::spawn(kafka, lane, move |handle| Poller::new(shared.clone(), handle))?)
 }

@@ -89,7 +89,16 @@ impl Service {
 
     /// The memory that it holds at this moment, in bytes.
     pub(crate) fn resident(&mut self) -> u64 {
-        self.status("VmRSS:").strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
+        self.kib("VmRSS:") * 1024
+    }
+
+    /// The most memory that it ever held, in bytes.
+    pub(crate) fn resident_at_most(&mut self) -> u64 {
+        self.kib("VmHWM:") * 1024
+    }
+
+    fn kib(&mut self, field: &str) -> u64 {
+        self.status(field).strip_suffix(" kB").unwrap().parse().unwrap()
     }
 
     /// Whether it has a handler of its own for a signal.
