@@ -25,7 +25,7 @@ use crate::house::now;
 use crate::support::{Place, committed, wait_until};
 
 /// Mailboxes that fail pause for some seconds.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What has been seen of the readings.
 #[derive(Debug, Default)]
