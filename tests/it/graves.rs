@@ -13,7 +13,6 @@ use serde_json::{Value, json};
 use store::connections;
 use uuid::Uuid;
 
-use crate::checker::Evidence;
 use crate::cli::command;
 use crate::house::{House, Mailbox, now};
 use crate::support::{LONG, Record, wait_for, wait_until};
@@ -58,7 +57,7 @@ impl Asking<'_> {
 /// All that was told of each job, in order.
 async fn told(house: &House) -> BTreeMap<Uuid, Vec<String>> {
     let mut told: BTreeMap<Uuid, Vec<String>> = BTreeMap::new();
-    for fact in Evidence::gather(house, false).await.jobs {
+    for fact in house.evidence(false).await.jobs {
         let state = fact.value["state"].as_str().unwrap().to_owned();
         told.entry(fact.key.parse().unwrap()).or_default().push(state);
     }
