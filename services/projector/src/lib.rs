@@ -92,6 +92,7 @@ impl Projector {
     async fn run(self) -> anyhow::Result<()> {
         let mut backoff = Backoff::default();
         let mut migrated = false;
+        let mut stands_by = false;
         while !self.writer.shutdown.is_requested() {
             if !migrated {
                 match self.writer.store.migrate().await {
@@ -103,7 +104,9 @@ impl Projector {
                     Err(error) => return Err(error).context("bringing the schema up to date"),
                 }
             }
-            match self.session(&mut backoff).await? {
+            let ended = self.session(&mut backoff, stands_by).await?;
+            stands_by = matches!(ended, Ended::Fenced);
+            match ended {
                 Ended::Stopped => break,
                 Ended::Grown => {}
                 Ended::Fenced => self.stand_by().await,
@@ -132,7 +135,7 @@ impl Projector {
     }
 
     /// Reads from where the projection stands and writes, for as long as it stands where it should.
-    async fn session(&self, backoff: &mut Backoff) -> anyhow::Result<Ended> {
+    async fn session(&self, backoff: &mut Backoff, stood_by: bool) -> anyhow::Result<Ended> {
         let mut positions = match self.writer.positions().await {
             Ok(positions) => positions,
             Err(error) if error.is_unavailable() => return Ok(Ended::Away(error.into())),
@@ -145,7 +148,12 @@ impl Projector {
         };
         let partitions = starts.len();
         let mut reader = Reader::start(&self.settings.kafka, "projector", starts)?;
-        tracing::info!(partitions, begun = positions.len(), "The projector reads on");
+        if stood_by {
+            // Whoever stands by looks every second or so, for as long as the other lives.
+            tracing::debug!(partitions, begun = positions.len(), "The projector looks whether it is quicker by now");
+        } else {
+            tracing::info!(partitions, begun = positions.len(), "The projector reads on");
+        }
         self.ready.pass();
         let mut recount = tokio::time::interval_at(Instant::now() + RECOUNT, RECOUNT);
         loop {

@@ -208,6 +208,19 @@ pub enum Error {
         /// The last of them.
         failure: Box<Failure>,
     },
+    /// The lane's thread does not come back from a call.
+    #[error(
+        "Lane {lane} of {service} has not come back from a call for {seconds} s, and nothing but the end of its process ends \
+         that; start the process again, nothing is lost"
+    )]
+    Hung {
+        /// The service.
+        service: &'static str,
+        /// Its lane.
+        lane: usize,
+        /// How long its loop has not turned.
+        seconds: u64,
+    },
     /// The lane's thread is gone without a word.
     #[error("The thread of lane {lane} of {service} died")]
     Died {
