@@ -83,6 +83,12 @@ impl Kind {
         ],
     ];
 
+    /// What is done, in a few words.
+    pub(crate) fn how(self) -> String {
+        let value = self.to_possible_value().expect("every kind can be chosen");
+        value.get_help().expect("every kind has a line of help").to_string()
+    }
+
     /// Its name in reports.
     #[must_use]
     pub const fn name(self) -> &'static str {

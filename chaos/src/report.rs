@@ -82,6 +82,19 @@ struct Counted {
     too_long: usize,
 }
 
+/// What each of [`Findings::kinds`] is, in a few words.
+const MEANINGS: [&str; 9] = [
+    "messages owed and not announced, or announced and not fetched; jobs and connections accepted that came to nothing",
+    "messages announced twice as live or catch-up mail; announcements fetched twice",
+    "announcements, fetched messages and steps of jobs that are not in their order",
+    "jobs that did not end",
+    "jobs that ended twice, or went on after their end",
+    "calls that Gmail refused because they were too many",
+    "keys, passwords and tokens in any log or on any topic",
+    "rows in Postgres that are not what the topics tell",
+    "mail that is nobody's, ids that do not fit, dead letters",
+];
+
 /// So many processes that ended are told of one by one.
 const SHOWN: usize = 40;
 
@@ -188,9 +201,9 @@ impl Report {
             "{messages} messages were owed. Looked at: {announced} announcements, {fetched} fetched messages, {jobs} jobs, {rows} \
              rows, and {bytes} bytes of topics and logs for secrets.\n"
         )?;
-        writeln!(f, "| | found |\n|---|---:|")?;
-        for (kind, found) in findings.kinds() {
-            writeln!(f, "| {kind} | {} |", found.len())?;
+        writeln!(f, "| | | found |\n|---|---|---:|")?;
+        for ((kind, found), meaning) in findings.kinds().into_iter().zip(MEANINGS) {
+            writeln!(f, "| {kind} | {meaning} | {} |", found.len())?;
         }
         if !findings.is_clean() {
             writeln!(f, "\n```\n{findings}```")?;
@@ -203,25 +216,27 @@ impl Report {
             f,
             "\n## Faults and recovery\n\nRecovery is from the moment a fault is undone until every broker serves, every \
              process is ready and a sync asked for then has ended; seconds. What took longer than {} s is under *too long*, and \
-             the next fault came all the same. One in six faults is not waited for.\n",
+             the next fault came all the same. One in six is not waited for, so that faults meet a system that has not settled.\n",
             SETTLES.as_secs()
         )?;
         writeln!(
             f,
-            "| fault | of a settled system | not settled | kills | median | worst | too long |\n|---|---:|---:|---:|---:|---:|---:|"
+            "| fault | | of a settled system | not settled | kills | median | worst | too long |\n\
+             |---|---|---:|---:|---:|---:|---:|---:|"
         )?;
         for (kind, mut counted) in self.counted() {
             counted.recovered.sort_unstable();
             let Counted { settled, unsettled, not_possible, kills, recovered, too_long } = counted;
+            let (name, how) = (kind.name(), kind.how());
             if settled + unsettled == 0 {
-                writeln!(f, "| {} | not possible here ({not_possible}) | | | | | |", kind.name())?;
+                writeln!(f, "| {name} | not possible here, {not_possible} times | | | | | | |")?;
                 continue;
             }
             let time = |at: Option<usize>| {
                 at.and_then(|at| recovered.get(at)).map_or_else(|| "–".to_owned(), |ms| seconds(*ms))
             };
             let (median, worst) = (time(Some(recovered.len() / 2)), time(recovered.len().checked_sub(1)));
-            writeln!(f, "| {} | {settled} | {unsettled} | {kills} | {median} | {worst} | {too_long} |", kind.name())?;
+            writeln!(f, "| {name} | {how} | {settled} | {unsettled} | {kills} | {median} | {worst} | {too_long} |")?;
         }
         let mut reasons: Vec<_> =
             self.struck.iter().filter_map(|struck| struck.outcome.not_possible.as_ref()).collect();

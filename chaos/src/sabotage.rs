@@ -73,8 +73,8 @@ impl Damage {
 const DISCOVERED: &str = "gmail.message.discovered";
 const JOBS: &str = "gmail.job.status";
 
-/// How long brokers and Gmail may take.
-const LONG: Duration = Duration::from_secs(60);
+/// How long brokers, Gmail and the start of processes may take.
+const LONG: Duration = Duration::from_secs(120);
 
 impl Run {
     /// Does damage, after [`Run::go_through`]: all processes have ended, so that nobody mends it or works on it.
