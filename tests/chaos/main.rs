@@ -3,8 +3,6 @@
 //! `MAILTIDE_CHAOS_MINUTES` makes the run longer, `MAILTIDE_CHAOS_SEED` takes another plan; `just chaos` is the same as a
 //! program.
 
-#![expect(clippy::unwrap_used, reason = "in a test the panic is the message")]
-
 use std::path::Path;
 use std::str::FromStr;
 
