@@ -1,8 +1,12 @@
 //! What an idle mailbox costs: a poller that owns all partitions restores a state topic in which every mailbox was written
-//! again and again. Memory and time for each, and whether they stay the same when there are ten times as many.
+//! again and again. Memory and time for each, restored and at rest, and whether they stay the same when there are ten times
+//! as many.
+//!
+//! Each poller is a process of its own, this program once more: memory that another measure has had and given back is not
+//! in its figures. One that owns no mailbox at all shows what does not belong to any.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::ffi::OsString;
+use std::process::Stdio;
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
@@ -12,6 +16,8 @@ use domain::{ConnectionId, HistoryId, OrganisationId, Timestamp, TokenVersion};
 use kafka::SoleWriter;
 use kafka::topics::{self, Topic, Topics};
 use poller::moving;
+use rand::seq::SliceRandom;
+use tokio::process::Command;
 use tokio::task::spawn_blocking;
 use uuid::Uuid;
 
@@ -19,18 +25,21 @@ use crate::options::Options;
 use crate::place::Place;
 use crate::progress::Progress;
 use crate::report::Outcome;
-use crate::syncs::start_poller;
+use crate::restoring::Restored;
 
-/// How often each mailbox is written.
-const CHURN: u32 = 5;
+/// How often each mailbox is written: once, and then anew, each time all of them in another order.
+const WRITTEN: u32 = 1 + 5;
 
-/// Remembered ids of each mailbox: a day's mail of a busy one.
-const REMEMBERED: usize = 20;
+/// Messages that each remembers: those of a day and a half, of which there are seven a day.
+const SEEN: usize = 10;
+
+/// Ended jobs that each remembers: those of a week, two syncs and an audit a day.
+const ENDED: usize = 21;
 
 /// What one may cost in memory, in bytes.
 const BYTES: f64 = 1_024.0;
 
-/// How long a million of them may take, in seconds.
+/// How long a million of them may take, or fewer, in seconds.
 const SECONDS: f64 = 15.0;
 
 /// How much more each may cost when there are ten times as many.
@@ -39,34 +48,34 @@ const FLAT: f64 = 1.2;
 /// Records of one transaction while the topic is filled.
 const BATCH: usize = 5_000;
 
-const DEADLINE: Duration = Duration::from_secs(600);
-
-/// What a restore came to.
-struct Restored {
-    /// Of memory, for each mailbox.
-    bytes: f64,
-    seconds: f64,
-}
-
 pub(crate) async fn run(place: &Place, options: &Options) -> anyhow::Result<Vec<Outcome>> {
     let progress = Progress::start("idle mailboxes");
     let many = options.mailboxes;
     let mut found = Vec::new();
-    for (name, count) in [("idle-few", many / 10), ("idle-many", many)] {
-        progress.say(&format!("writing {count} mailboxes {CHURN} times"));
+    for (name, count) in [("idle-none", 0), ("idle-few", many / 10), ("idle-many", many)] {
+        progress.say(&format!("writing {count} mailboxes {WRITTEN} times"));
         let kafka = place.kafka(name);
         fill(&kafka, count).await?;
         progress.say(&format!("restoring {count} mailboxes"));
         let restored = restore(&kafka).await?;
-        let bytes = restored.bytes / f64::from(count);
-        found.push((bytes, restored.seconds / f64::from(count) * 1e6));
+        let Restored { seconds, busy_seconds, records, megabytes, idle_millis } = restored;
+        progress.say(&format!(
+            "{count} mailboxes: {seconds:.2} s and {busy_seconds:.2} s of the processor's time for {records} records, then \
+             {megabytes:.1} MB and {idle_millis:.1} ms of the processor's time a second"
+        ));
+        ensure!(records >= f64::from(count), "{records} records are not {count} mailboxes");
+        found.push((f64::from(count), restored));
     }
-    let [few, many] = found.as_slice() else { anyhow::bail!("Two sizes are measured") };
+    let [(_, none), few, many] = found.as_slice() else { anyhow::bail!("Three sizes are measured") };
+    let bytes = |(count, restored): &(f64, Restored)| (restored.megabytes - none.megabytes) * 1e6 / count;
+    let micros = |(count, restored): &(f64, Restored)| restored.seconds * 1e6 / count;
+    let idle = |(count, restored): &(f64, Restored)| restored.idle_millis * 1e6 / count;
     Ok(vec![
-        Outcome::of_bound("memory of an idle mailbox", "bytes", many.0, BYTES),
-        Outcome::of_bound("restoring a million idle mailboxes", "s", many.1, SECONDS),
-        Outcome::of_growth("memory of one when there are ten times as many", "bytes", many.0, few.0, FLAT),
-        Outcome::of_growth("restoring a million when there are ten times as many", "s", many.1, few.1, FLAT),
+        Outcome::of_bound("memory of an idle mailbox", "bytes", bytes(many), BYTES),
+        Outcome::of_bound("restoring all idle mailboxes", "s", many.1.seconds, SECONDS * (many.0 / 1e6).max(1.0)),
+        Outcome::of_growth("memory of one when there are ten times as many", "bytes", bytes(many), bytes(few), FLAT),
+        Outcome::of_growth("restoring one when there are ten times as many", "µs", micros(many), micros(few), FLAT),
+        Outcome::of_growth("an idle second of one when there are ten times as many", "ns", idle(many), idle(few), FLAT),
     ])
 }
 
@@ -74,20 +83,26 @@ pub(crate) async fn run(place: &Place, options: &Options) -> anyhow::Result<Vec<
 fn state(id: ConnectionId, organisation: OrganisationId, partitions: i32) -> MailboxState {
     let taken_at = Timestamp::from_millis(1_700_000_000_000);
     let head = Head { head: HistoryId::new(rand::random::<u32>().into()), taken_at };
-    let ids: Vec<u8> = (0..REMEMBERED).flat_map(|_| u128::from(rand::random::<u64>()).to_be_bytes()).collect();
-    let minutes: Vec<u8> = (0..REMEMBERED).flat_map(|_| 28_333_333_u32.to_be_bytes()).collect();
     MailboxState {
         token_version: TokenVersion(1),
         heads: vec![head],
         reached_at: Some(taken_at),
         began_at: Some(taken_at),
         last_synced: Some(head),
-        seen: Tail { ids: Bytes::from(ids), minutes: Bytes::from(minutes) },
+        seen: tail(SEEN, || u128::from(rand::random::<u64>())),
+        ended: tail(ENDED, rand::random),
         ..Mailbox::new(id, organisation).state(partitions, 0)
     }
 }
 
-/// Writes the state of so many mailboxes, all of them again and again.
+/// So many ids, some minutes apart.
+fn tail(count: usize, id: impl Fn() -> u128) -> Tail {
+    let ids: Vec<u8> = (0..count).flat_map(|_| id().to_be_bytes()).collect();
+    let minutes: Vec<u8> = (28_333_333_u32..).step_by(97).take(count).flat_map(u32::to_be_bytes).collect();
+    Tail { ids: Bytes::from(ids), minutes: Bytes::from(minutes) }
+}
+
+/// Writes the state of so many mailboxes, all of them again and again. Kafka compacts the topic meanwhile, as it is set to.
 async fn fill(kafka: &kafka::Settings, count: u32) -> anyhow::Result<()> {
     let names = Topics::new(&kafka.topic_prefix);
     topics::create(kafka, &names, &Topic::ALL).await?;
@@ -95,8 +110,9 @@ async fn fill(kafka: &kafka::Settings, count: u32) -> anyhow::Result<()> {
     let work = move || -> anyhow::Result<()> {
         let mut writer = SoleWriter::take_over(&kafka, "bench")?;
         let organisation = OrganisationId::from_uuid(Uuid::new_v4());
-        let ids: Vec<ConnectionId> = (0..count).map(|_| ConnectionId::from_uuid(Uuid::new_v4())).collect();
-        for _ in 0..CHURN {
+        let mut ids: Vec<ConnectionId> = (0..count).map(|_| ConnectionId::from_uuid(Uuid::new_v4())).collect();
+        for _ in 0..WRITTEN {
+            ids.shuffle(&mut rand::rng());
             for batch in ids.chunks(BATCH) {
                 let records: Vec<_> = batch
                     .iter()
@@ -110,31 +126,14 @@ async fn fill(kafka: &kafka::Settings, count: u32) -> anyhow::Result<()> {
     spawn_blocking(work).await?
 }
 
-/// How long a poller with one lane takes until all its partitions are open, and what it holds then.
+/// Lets a process of its own restore what is there.
 async fn restore(kafka: &kafka::Settings) -> anyhow::Result<Restored> {
-    let before = resident()?;
-    let begun = Instant::now();
-    let mut lane = start_poller(kafka, Arc::default())?;
-    let partitions = usize::try_from(kafka.partitions)?;
-    loop {
-        let open = lane.status().partitions.iter().filter(|partition| partition.is_open).count();
-        if open == partitions {
-            break;
-        }
-        ensure!(begun.elapsed() < DEADLINE, "{open} of {partitions} partitions are restored");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    let seconds = begun.elapsed().as_secs_f64();
-    let bytes = resident()? - before;
-    lane.stop();
-    lane.ended().await?;
-    Ok(Restored { bytes, seconds })
-}
-
-/// The memory that this process holds, in bytes.
-fn resident() -> anyhow::Result<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").context("Reading what memory is held")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("No VmRSS")?;
-    let kilobytes: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
-    Ok(kilobytes * 1_024.0)
+    let program = std::env::current_exe().context("Finding this program")?;
+    let arguments: [OsString; 3] =
+        ["--restore".into(), (&kafka.bootstrap_servers).into(), (&kafka.topic_prefix).into()];
+    let child = Command::new(&program).args(arguments).stdout(Stdio::piped()).kill_on_drop(true).spawn();
+    let child = child.with_context(|| format!("Starting {}", program.display()))?;
+    let output = child.wait_with_output().await.context("Waiting for the process that restores")?;
+    ensure!(output.status.success(), "The process that restores ended with {}", output.status);
+    serde_json::from_slice(&output.stdout).context("Reading what the process that restores has measured")
 }

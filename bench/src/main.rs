@@ -20,6 +20,7 @@ mod place;
 mod progress;
 mod report;
 mod requests;
+mod restoring;
 mod rows;
 mod simulated;
 mod slow;
@@ -41,6 +42,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     let options = Options::parse();
+    if let Some([bootstrap_servers, prefix]) = options.restore.as_deref() {
+        restoring::run(bootstrap_servers, prefix).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let place = Place::start().await?;
     let mut report = Report::default();
     for benchmark in options.benchmarks() {

@@ -29,6 +29,9 @@ pub(crate) struct Options {
     /// Where the results go, as JSON.
     #[arg(long, value_name = "FILE", default_value = "target/bench/results.json")]
     pub(crate) output: PathBuf,
+    /// Only restores the state topic of this prefix at these brokers, and tells what that took: a part of `idle`.
+    #[arg(long, hide = true, num_args = 2, value_names = ["BROKERS", "PREFIX"])]
+    pub(crate) restore: Option<Vec<String>>,
 }
 
 /// A benchmark.
@@ -54,7 +57,7 @@ pub(crate) enum Benchmark {
     Rows,
     /// The scheduler's pass over as many connections as --mailboxes says, and over a tenth of them.
     Pass,
-    /// Restoring as many idle mailboxes as --mailboxes says, and a tenth of them; writes 4 GB and takes minutes.
+    /// Restoring as many idle mailboxes as --mailboxes says, and a tenth of them; writes 6 GB and takes minutes.
     Idle,
     /// Quota units used by fetching one mailbox, and a thousand; takes three and a half minutes.
     Ceiling,

@@ -1,9 +1,12 @@
-//! The scheduler's pass over its connections: page after page, as it reads them, against one statement that brings the same
-//! rows; and whether a connection costs the same when there are ten times as many.
+//! The scheduler's pass over its connections: page after page, as it reads them, and the slots of each by the schedule's
+//! arithmetic, against one statement that brings the same rows; and whether a connection costs the same when there are ten
+//! times as many.
 
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
+use domain::schedule::Schedule;
+use domain::{ConnectionState, Timestamp};
 use futures_util::StreamExt;
 use store::{Store, connections};
 use tokio_postgres::{Client, NoTls};
@@ -83,16 +86,22 @@ async fn make(client: &Client, count: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// All connections, page by page.
+/// All connections, page by page, and the slots that they have in an hour.
 async fn pass(store: &Store, count: u32) -> anyhow::Result<Duration> {
     let begun = Instant::now();
-    let (mut after, mut seen) = (None, 0);
+    let (schedule, from) = (Schedule::default(), Timestamp::from_millis(1_770_000_000_000));
+    let until = from + domain::Duration::from_hours(1);
+    let (mut after, mut seen, mut slots) = (None, 0, 0);
     loop {
         let page = connections::page(store, after, PAGE).await?;
         let Some(last) = page.last() else { break };
         after = Some(last.connection_id);
         seen += page.len();
+        let active = page.iter().filter(|due| due.state == ConnectionState::Active);
+        slots += active.flat_map(|due| schedule.due(due.connection_id, from, until)).count();
     }
+    // A twelfth of them, evenly spread.
+    ensure!((seen / 13..=seen / 11).contains(&slots), "{slots} slots of {seen} connections are within an hour");
     ensure!(seen == usize::try_from(count)?, "{seen} of {count} connections were seen");
     Ok(begun.elapsed())
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use devstack::{Database, Kafka, KafkaOptions, Postgres, PostgresOptions};
-use runtime::telemetry::{self, Format};
+use runtime::telemetry::{self, Format, Metrics};
 use store::{Store, TokenKeys};
 use tokio::task::spawn_blocking;
 use uuid::Uuid;
@@ -18,6 +18,12 @@ const UPKEEP: Duration = Duration::from_secs(5);
 /// What is logged, unless `MAILTIDE_LOG_FILTER` says otherwise: not what clients say while a fresh broker gets ready.
 const FILTER: &str = "warn,kafka::client=error,rdkafka=off,librdkafka=off";
 
+/// Starts the log and the metrics, as they are where Mailtide works for real.
+pub(crate) fn telemetry() -> anyhow::Result<Metrics> {
+    let filter = std::env::var("MAILTIDE_LOG_FILTER").unwrap_or_else(|_| FILTER.to_owned());
+    Ok(telemetry::init(&telemetry::Settings { format: Format::Text, filter })?.metrics)
+}
+
 /// What was started or taken, for as long as it is needed.
 pub(crate) struct Place {
     kafka: Kafka,
@@ -28,10 +34,9 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Starts Kafka and Postgres. Logs and metrics are on, as they are where Mailtide works for real.
+    /// Starts Kafka and Postgres.
     pub(crate) async fn start() -> anyhow::Result<Self> {
-        let filter = std::env::var("MAILTIDE_LOG_FILTER").unwrap_or_else(|_| FILTER.to_owned());
-        let metrics = telemetry::init(&telemetry::Settings { format: Format::Text, filter })?.metrics;
+        let metrics = telemetry()?;
         tokio::spawn(async move {
             let mut ticks = tokio::time::interval(UPKEEP);
             loop {
