@@ -8,6 +8,7 @@
 
 mod batch;
 pub mod fold;
+mod gather;
 mod metric;
 mod rebuild;
 mod settings;
@@ -23,14 +24,15 @@ use kafka::{Producer, Reader};
 use runtime::health::{Check, Health};
 use runtime::{Backoff, Shutdown};
 use store::Store;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 pub use fold::{Fact, Fold};
 pub use metric::ALL as METRICS;
 pub use rebuild::{Rebuilt, rebuild};
 pub use settings::Settings;
 
-use crate::batch::{Batch, Positions, SOURCES};
+use crate::batch::{Positions, SOURCES};
+use crate::gather::Gathering;
 use crate::write::{Writer, Written};
 
 /// The projection's name in the store.
@@ -156,6 +158,7 @@ impl Projector {
         }
         self.ready.pass();
         let mut recount = tokio::time::interval_at(Instant::now() + RECOUNT, RECOUNT);
+        let mut gathering = Gathering::default();
         loop {
             let batch = tokio::select! {
                 () = self.writer.shutdown.requested() => return Ok(Ended::Stopped),
@@ -167,7 +170,7 @@ impl Projector {
                     }
                     continue;
                 }
-                batch = self.next_batch(&mut reader, &positions) => batch.context(
+                batch = gathering.batch(&mut reader, &self.settings, &self.writer.topics, &positions) => batch.context(
                     "reading the projector's topics; if they were lost or made anew, run `mailtide projector --rebuild`",
                 )?,
             };
@@ -195,25 +198,6 @@ impl Projector {
             }
         }
         Ok(starts)
-    }
-
-    /// Waits for records and takes what comes within the linger, up to a batch's size.
-    async fn next_batch(&self, reader: &mut Reader, positions: &Positions) -> Result<Batch, kafka::reader::Error> {
-        let mut batch = Batch::default();
-        let mut records = reader.next().await?;
-        let until = Instant::now() + self.settings.linger;
-        loop {
-            for record in records {
-                batch.take(record, &self.writer.topics, positions);
-            }
-            if batch.records >= self.settings.batch {
-                return Ok(batch);
-            }
-            match timeout_at(until, reader.next()).await {
-                Ok(more) => records = more?,
-                Err(_) => return Ok(batch),
-            }
-        }
     }
 }
 
