@@ -184,7 +184,7 @@ impl<M: Mailboxes> Poller<M> {
                 Action::Connection(event) => publisher.connection(key.clone(), &event),
                 Action::WriteChunk(chunk) => {
                     let frame = publisher.chunk(&chunk);
-                    awake.stored.put_chunk(chunk.number, frame);
+                    awake.stored.put_chunk(chunk.number, &frame);
                 }
                 Action::DropChunk(number) => {
                     publisher.drop_chunk(id, number);
@@ -366,7 +366,7 @@ impl<M: Mailboxes> Poller<M> {
         let Some(partition) = self.partitions.get_mut(&assignment.partition) else { return };
         let mut publisher = Publisher::new(&self.shared.topics, assignment, out, at);
         if let Some(Slot::Quarantined(broken)) = partition.remove(id) {
-            broken.stored.chunks.iter().for_each(|(number, _)| publisher.drop_chunk(id, *number));
+            broken.stored.chunks().for_each(|(number, _)| publisher.drop_chunk(id, number));
         }
         publisher.forget(key::of(id));
     }

@@ -4,16 +4,15 @@ use std::collections::BTreeSet;
 
 use domain::mailbox::Mailbox;
 use domain::{ConnectionId, OrganisationId, Timestamp};
-use hashbrown::HashMap;
 use kafka::lane::Assignment;
 
 use crate::restore::Part;
-use crate::slot::{Awake, Broken, Buried, Slot, Stored, WakeError};
+use crate::slot::{Awake, Broken, Buried, Slot, Slots, Stored, WakeError};
 
 /// One partition under one assignment.
 pub(crate) struct Partition {
     pub(crate) assignment: Assignment,
-    slots: HashMap<ConnectionId, Slot, foldhash::fast::RandomState>,
+    slots: Slots,
     /// When which mailbox wants its timer; one entry at most for each that is awake or buried.
     timers: BTreeSet<(Timestamp, ConnectionId)>,
     /// Mailboxes whose state is to be written.
@@ -29,14 +28,18 @@ pub(crate) enum Found<'a> {
 impl Partition {
     /// The partition as it was restored, and which of its mailboxes have work under way.
     pub(crate) fn new(assignment: Assignment, part: Part) -> (Self, Vec<ConnectionId>) {
-        let active = part.active.into_iter().filter(|id| part.mailboxes.contains_key(id)).collect();
-        let timers = part.graves.iter().map(|(id, decays_at)| (*decays_at, *id)).collect();
-        let slot = |id, stored| match part.graves.get(&id) {
-            Some(decays_at) => Slot::Buried(Box::new(Buried { stored, decays_at: *decays_at })),
-            None => Slot::Asleep(stored),
-        };
-        let slots = part.mailboxes.into_iter().map(|(id, stored)| (id, slot(id, stored))).collect();
-        (Self { assignment, slots, timers, dirty: Vec::new() }, active)
+        let Part { mailboxes: mut slots, active, graves } = part;
+        let mut timers = BTreeSet::new();
+        for (id, decays_at) in graves {
+            if let Some(slot) = slots.get_mut(&id)
+                && let Slot::Asleep(stored) = slot
+            {
+                let stored = std::mem::take(stored);
+                *slot = Slot::Buried(Box::new(Buried { stored, decays_at }));
+                timers.insert((decays_at, id));
+            }
+        }
+        (Self { assignment, slots, timers, dirty: Vec::new() }, active.into_iter().collect())
     }
 
     /// A mailbox, woken; one that was never seen is new, under this tenant. It may turn out to be broken, just now

@@ -6,15 +6,23 @@ use bytes::Bytes;
 use domain::mailbox::record::{MailboxChunk, MailboxState, Quarantine};
 use domain::mailbox::{Mailbox, chunk_ids};
 use domain::{ConnectionId, OrganisationId, Timestamp};
+use hashbrown::HashMap;
 
 /// The records of a mailbox, as they are on the state topic.
+///
+/// A lane has one of these for each mailbox that is asleep, which are almost all of a million. So every frame is an
+/// allocation of exactly its length: one that was cut from an encoder's buffer would keep all of that alive, and the
+/// count that shares it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Stored {
     /// The frame of its [`MailboxState`]; none: nothing was ever written.
-    pub(crate) state: Option<Bytes>,
-    /// The frames of its chunks, by number.
-    pub(crate) chunks: Vec<(i64, Bytes)>,
+    state: Option<Box<[u8]>>,
+    /// The frames of its chunks; none where there are none, as with most.
+    chunks: Option<Box<Chunks>>,
 }
+
+/// The frames of chunks, by number.
+type Chunks = Vec<(i64, Box<[u8]>)>;
 
 /// A mailbox at work.
 #[derive(Debug)]
@@ -58,6 +66,9 @@ pub(crate) enum Slot {
     Quarantined(Box<Broken>),
 }
 
+/// The mailboxes of a partition.
+pub(crate) type Slots = HashMap<ConnectionId, Slot, foldhash::fast::RandomState>;
+
 /// Why a mailbox could not be woken.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WakeError {
@@ -78,18 +89,42 @@ pub(crate) enum WakeError {
 }
 
 impl Stored {
+    /// The frame of its state, if one was ever written.
+    pub(crate) fn state(&self) -> Option<&[u8]> {
+        self.state.as_deref()
+    }
+
+    /// Notes a state as written.
+    pub(crate) fn put_state(&mut self, frame: &[u8]) {
+        match &mut self.state {
+            // A state that is written again is as long as before more often than not.
+            Some(known) if known.len() == frame.len() => known.copy_from_slice(frame),
+            known => *known = Some(frame.into()),
+        }
+    }
+
+    /// Notes the state as tombstoned.
+    pub(crate) fn drop_state(&mut self) {
+        self.state = None;
+    }
+
+    /// The numbers and frames of its chunks.
+    pub(crate) fn chunks(&self) -> impl Iterator<Item = (i64, &[u8])> {
+        self.chunks.iter().flat_map(|chunks| chunks.iter()).map(|(number, frame)| (*number, frame.as_ref()))
+    }
+
     /// The machine that these records describe; none where nothing was ever written.
     pub(crate) fn wake(&self) -> Result<Option<(Mailbox, i64)>, WakeError> {
-        let Some(frame) = &self.state else { return Ok(None) };
+        let Some(frame) = self.state() else { return Ok(None) };
         let state: MailboxState = events::decode(frame)?;
         if let Some(quarantine) = state.quarantine {
             return Err(WakeError::Quarantined(quarantine.reason));
         }
-        let mut chunks: Vec<MailboxChunk> = Vec::with_capacity(self.chunks.len());
-        for (number, frame) in &self.chunks {
+        let mut chunks: Vec<MailboxChunk> = Vec::new();
+        for (number, frame) in self.chunks() {
             let chunk: MailboxChunk = events::decode(frame)?;
             if chunk.ids.len() != chunk_ids(&chunk).count() * 16 {
-                return Err(WakeError::Torn { number: *number, length: chunk.ids.len() });
+                return Err(WakeError::Torn { number, length: chunk.ids.len() });
             }
             chunks.push(chunk);
         }
@@ -98,14 +133,20 @@ impl Stored {
     }
 
     /// Notes a chunk as written.
-    pub(crate) fn put_chunk(&mut self, number: i64, frame: Bytes) {
-        self.chunks.retain(|(known, _)| *known != number);
-        self.chunks.push((number, frame));
+    pub(crate) fn put_chunk(&mut self, number: i64, frame: &[u8]) {
+        let chunks = self.chunks.get_or_insert_default();
+        chunks.retain(|(known, _)| *known != number);
+        chunks.push((number, frame.into()));
     }
 
     /// Notes a chunk as tombstoned.
     pub(crate) fn drop_chunk(&mut self, number: i64) {
-        self.chunks.retain(|(known, _)| *known != number);
+        if let Some(chunks) = &mut self.chunks {
+            chunks.retain(|(known, _)| *known != number);
+            if chunks.is_empty() {
+                self.chunks = None;
+            }
+        }
     }
 }
 
@@ -118,7 +159,7 @@ impl Awake {
     /// Encodes the state as it is now, and notes it as written.
     pub(crate) fn store(&mut self, partitions: i32) -> Bytes {
         let frame = events::encode(&self.mailbox.state(partitions, self.absorbed));
-        self.stored.state = Some(frame.clone());
+        self.stored.put_state(&frame);
         self.is_dirty = false;
         frame
     }
@@ -135,7 +176,40 @@ pub(crate) fn quarantined(
     at: Timestamp,
 ) -> Bytes {
     let mut state = Mailbox::new(connection, organisation).state(partitions, absorbed);
-    let bytes = stored.state.clone().unwrap_or_default();
+    let bytes = stored.state().map(Bytes::copy_from_slice).unwrap_or_default();
     state.quarantine = Some(Quarantine { reason: reason.to_owned(), at, bytes });
     events::encode(&state)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mailbox_asleep_is_its_frame_and_little_more() {
+        // With its key: what a million of them cost beside their frames.
+        assert!(size_of::<(ConnectionId, Slot)>() <= 48, "{}", size_of::<(ConnectionId, Slot)>());
+    }
+
+    #[test]
+    fn records_are_kept_until_they_are_tombstoned() {
+        let mut stored = Stored::default();
+        stored.put_state(b"one");
+        stored.put_state(b"two");
+        assert_eq!(stored.state(), Some(b"two" as &[u8]));
+        stored.put_state(b"three");
+        assert_eq!(stored.state(), Some(b"three" as &[u8]));
+        stored.drop_state();
+        assert_eq!(stored.state(), None);
+        stored.put_chunk(1, b"a");
+        stored.put_chunk(2, b"b");
+        stored.put_chunk(1, b"c");
+        let mut chunks: Vec<(i64, &[u8])> = stored.chunks().collect();
+        chunks.sort_unstable();
+        assert_eq!(chunks, [(1, b"c" as &[u8]), (2, b"b")]);
+        stored.drop_chunk(1);
+        stored.drop_chunk(2);
+        stored.drop_chunk(3);
+        assert_eq!(stored.chunks().count(), 0);
+    }
 }
