@@ -48,10 +48,10 @@ impl std::error::Error for WrongUse {}
 const WRONG_USE: u8 = 2;
 
 /// How long tasks that outlive their command may hold up the end.
-const LINGER: Duration = Duration::from_secs(1);
+const LINGER: Duration = Duration::from_millis(500);
 
 /// How long the last traces may take to be delivered at the end.
-const TRACES: Duration = Duration::from_secs(3);
+const TRACES: Duration = Duration::from_secs(1);
 
 /// Runs the command line of this process. Exit codes: 0 done, 1 failed, 2 wrong use.
 pub fn main() -> ExitCode {

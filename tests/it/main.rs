@@ -55,6 +55,7 @@ mod simulator;
 mod stack;
 mod state_restore;
 mod store;
+mod stuck;
 mod tokens;
 mod traces;
 mod verify;

@@ -14,6 +14,7 @@ mod rebuild;
 mod settings;
 mod write;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -44,6 +45,9 @@ const TOPICS: [Topic; 3] = [Topic::JobStatus, Topic::ConnectionStatus, Topic::De
 /// How often it is looked whether topics have gained partitions.
 const RECOUNT: Duration = Duration::from_secs(60);
 
+/// How often the loop gives a sign of life where nothing comes.
+const BEAT: Duration = Duration::from_secs(1);
+
 /// Keeps the rows until the order to stop.
 ///
 /// # Errors
@@ -52,8 +56,8 @@ const RECOUNT: Duration = Duration::from_secs(60);
 pub async fn run(settings: Settings, health: Health, shutdown: Shutdown) -> anyhow::Result<()> {
     let ready = health.readiness("projector");
     let writer = start(&settings, &shutdown).await?;
-    let result =
-        Projector { ready, inspector: Inspector::new(&settings.kafka)?, settings, writer: writer.clone() }.run().await;
+    let inspector = Inspector::new(&settings.kafka)?;
+    let result = Projector { ready, health, inspector, settings, writer: writer.clone() }.run().await;
     writer.producer.flush().await;
     result
 }
@@ -68,6 +72,7 @@ async fn start(settings: &Settings, shutdown: &Shutdown) -> anyhow::Result<Write
         producer: Producer::new(&settings.kafka, "projector").context("making the projector's producer")?,
         topics,
         shutdown: shutdown.clone(),
+        alive: None,
     })
 }
 
@@ -76,6 +81,7 @@ struct Projector {
     writer: Writer,
     inspector: Inspector,
     ready: Check,
+    health: Health,
 }
 
 /// Why a session, in which the projection stands where this projector believes, came to its end.
@@ -91,14 +97,20 @@ enum Ended {
 }
 
 impl Projector {
-    async fn run(self) -> anyhow::Result<()> {
+    async fn run(mut self) -> anyhow::Result<()> {
         let mut backoff = Backoff::default();
         let mut migrated = false;
         let mut stands_by = false;
         while !self.writer.shutdown.is_requested() {
+            self.writer.beat();
             if !migrated {
                 match self.writer.store.migrate().await {
-                    Ok(()) => migrated = true,
+                    Ok(()) => {
+                        migrated = true;
+                        // Only now: a migration may take as long as it takes.
+                        let stuck = self.settings.kafka.lane.max_poll_interval;
+                        self.writer.alive = Some(Arc::new(self.health.liveness("projector-loop", stuck)));
+                    }
                     Err(error) if error.is_unavailable() => {
                         self.wait(error.into(), &mut backoff).await;
                         continue;
@@ -158,10 +170,15 @@ impl Projector {
         }
         self.ready.pass();
         let mut recount = tokio::time::interval_at(Instant::now() + RECOUNT, RECOUNT);
+        let mut beat = tokio::time::interval(BEAT);
         let mut gathering = Gathering::default();
         loop {
             let batch = tokio::select! {
                 () = self.writer.shutdown.requested() => return Ok(Ended::Stopped),
+                _ = beat.tick() => {
+                    self.writer.beat();
+                    continue;
+                }
                 _ = recount.tick() => {
                     // What does not answer now is asked again a minute later.
                     if self.starts(&positions).await.is_ok_and(|starts| starts.len() > partitions) {

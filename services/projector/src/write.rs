@@ -1,11 +1,13 @@
 //! Writes batches: the dead letters first, then rows and positions in one transaction.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use kafka::reader::TopicPartition;
 use kafka::topics::Topics;
 use kafka::{OutRecord, Producer};
+use runtime::health::Check;
 use runtime::{Backoff, Shutdown};
 use store::{Store, projection};
 
@@ -19,6 +21,8 @@ pub(crate) struct Writer {
     pub(crate) producer: Producer,
     pub(crate) topics: Topics,
     pub(crate) shutdown: Shutdown,
+    /// The service's sign of life, where it is one.
+    pub(crate) alive: Option<Arc<Check>>,
 }
 
 /// What became of a batch.
@@ -35,6 +39,13 @@ pub(crate) enum Written {
 }
 
 impl Writer {
+    /// A sign of life: what is done next ends by itself, and soon.
+    pub(crate) fn beat(&self) {
+        if let Some(alive) = &self.alive {
+            alive.pass();
+        }
+    }
+
     /// Where the projection stands. Positions of topics under another prefix are left out.
     pub(crate) async fn positions(&self) -> Result<Positions, store::Error> {
         let ours: BTreeMap<&str, _> =
@@ -94,6 +105,7 @@ impl Writer {
         let mut backoff = Backoff::default();
         while let Err(error) = self.producer.send(&record).await {
             tracing::warn!(%error, "A dead letter waits");
+            self.beat();
             if !backoff.pause(&self.shutdown).await {
                 return false;
             }

@@ -8,6 +8,7 @@ use events::TraceParent;
 use events::headers::Envelope;
 use futures_util::{StreamExt, stream};
 use kafka::{OutRecord, Producer};
+use runtime::health::Check;
 use runtime::trace::Parent;
 use runtime::{Backoff, Shutdown};
 
@@ -23,6 +24,8 @@ pub(crate) struct Fire {
     pub(crate) topic: Arc<str>,
     pub(crate) deadline: Duration,
     pub(crate) in_flight: usize,
+    /// Passed with every attempt.
+    pub(crate) alive: Arc<Check>,
 }
 
 impl Fire {
@@ -48,6 +51,7 @@ impl Fire {
         let record = self.record(slot, now, trace);
         let mut backoff = Backoff::default();
         loop {
+            self.alive.pass();
             match self.producer.send(&record).await {
                 Ok(_) => return true,
                 Err(error) => {

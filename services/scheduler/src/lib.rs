@@ -68,8 +68,14 @@ pub async fn run(settings: Settings, health: Health, shutdown: Shutdown) -> anyh
     topics::create(&settings.kafka, &topics, &[Topic::Poll]).await.context("creating the scheduler's topic")?;
     let producer = Producer::new(&settings.kafka, "scheduler").context("making the scheduler's producer")?;
     let store = Store::connect(&settings.store).context("connecting the scheduler to Postgres")?;
-    let office =
-        Office { producer: producer.clone(), topic: topics.name(Topic::Poll).clone(), store, settings, shutdown };
+    let office = Office {
+        producer: producer.clone(),
+        topic: topics.name(Topic::Poll).clone(),
+        store,
+        settings,
+        health,
+        shutdown,
+    };
     let lag = async {
         lag::measure(&office.settings.kafka, &office.store, office.settings.lag_interval, &office.shutdown).await;
         Ok(())
@@ -85,6 +91,7 @@ struct Office {
     topic: Arc<str>,
     store: Store,
     settings: Settings,
+    health: Health,
     shutdown: Shutdown,
 }
 
@@ -95,11 +102,18 @@ impl Office {
             return Ok(());
         };
         let settings = &self.settings;
+        // Only now: a migration may take as long as it takes.
+        let alive = match round {
+            Round::Sync => "scheduler-loop",
+            Round::Audit => "scheduler-audits-loop",
+        };
+        let alive = Arc::new(self.health.liveness(alive, settings.kafka.lane.max_poll_interval));
         let fire = Fire {
             producer: self.producer.clone(),
             topic: self.topic.clone(),
             deadline: millis(settings.job_deadline),
             in_flight: settings.in_flight,
+            alive: alive.clone(),
         };
         let schedule = settings.schedule(round);
         let interval = schedule.interval().max(longest.unwrap_or_default());
@@ -117,6 +131,7 @@ impl Office {
             fire,
             pace,
             ready,
+            alive,
             shutdown: self.shutdown.clone(),
         }
         .run()
@@ -172,6 +187,8 @@ struct Scheduler {
     /// Where the watermark stands, as far as this process knows.
     fired_to: Option<Timestamp>,
     ready: Check,
+    /// Passed with every step, of the plans that are made for it as well: one that is busy makes steps.
+    alive: Arc<Check>,
     shutdown: Shutdown,
 }
 
@@ -179,6 +196,7 @@ impl Scheduler {
     async fn run(mut self) -> anyhow::Result<()> {
         let mut backoff = Backoff::default();
         while !self.shutdown.is_requested() {
+            self.alive.pass();
             match self.turn().await {
                 Ok(()) => {
                     self.ready.pass();
@@ -261,12 +279,12 @@ impl Scheduler {
         let reach = domain::Duration::from_millis(millis(self.settings.look_ahead).as_millis().saturating_mul(factor));
         let left = self.plan.until.since(self.pace.at());
         if self.next_plan.is_none() && left.as_millis() <= reach.as_millis() / 2 {
-            let (store, shutdown) = (self.store.clone(), self.shutdown.clone());
+            let (store, shutdown, alive) = (self.store.clone(), self.shutdown.clone(), self.alive.clone());
             let (schedule, page) = ((self.round, self.schedule), self.settings.page);
             let (from, until) = (self.plan.until, self.plan.until + reach);
             self.next_plan =
                 Some(tokio::spawn(
-                    async move { plan::make(&store, schedule, page, from, until, clock, &shutdown).await },
+                    async move { plan::make(&store, schedule, page, from, until, &alive, &shutdown).await },
                 ));
         }
         // Without anything planned there is nothing to do but wait for it.

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use domain::schedule::{self, Schedule};
 use domain::{ConnectionState, Duration, JobId, Timestamp};
+use runtime::health::Check;
 use runtime::{Backoff, Shutdown};
 use store::Store;
 use store::connections::{self, Due};
@@ -109,7 +110,7 @@ impl Plan {
     }
 }
 
-/// The plan for the time after `from` and up to `until`, by the clock `clock`. Waits while Postgres is away; none when the stop was ordered.
+/// The plan for the time after `from` and up to `until`. Waits while Postgres is away; none when the stop was ordered.
 ///
 /// # Errors
 /// When Postgres answers what cannot be used.
@@ -119,17 +120,18 @@ pub(crate) async fn make(
     page: u32,
     from: Timestamp,
     until: Timestamp,
-    clock: fn() -> Timestamp,
+    alive: &Check,
     shutdown: &Shutdown,
 ) -> Result<Option<Plan>, store::Error> {
     let mut plan = Plan::empty(until);
     let mut backoff = Backoff::default();
     let mut after = None;
     while !shutdown.is_requested() {
+        alive.pass();
         match connections::page(store, after, page).await {
             Ok(connections) => {
                 backoff.reset();
-                plan.add(schedule, from, clock(), &connections);
+                plan.add(schedule, from, crate::clock(), &connections);
                 after = connections.last().map(|connection| connection.connection_id);
                 if (connections.len() as u64) < u64::from(page) {
                     plan.slots.make_contiguous().sort_unstable_by_key(|slot| (slot.at, slot.connection.connection_id));
