@@ -58,19 +58,21 @@ fn rank(fact: &Fact) -> u8 {
     }
 }
 
-/// A connection tells of itself in the order in which things happen to it.
+/// A connection tells of itself in the order in which things happen to it. Where partitions were added it may have told
+/// in more than one, and no offset says what came first of two that are in different ones.
 pub(super) fn check_connections(evidence: &Evidence, findings: &mut Findings) {
-    let mut last: BTreeMap<&str, &Fact> = BTreeMap::new();
+    let mut last: BTreeMap<(&str, i32), &Fact> = BTreeMap::new();
     for fact in &evidence.connections {
         let id = fact.text("connectionId");
+        let key = (id, fact.partition);
         if fact.key != id {
             findings.strange.push(format!("connection {id} under the key {}", fact.key));
         }
         // Nothing counts that a connection tells after it was forgotten: a command that came late found nobody.
-        if last.get(id).is_some_and(|before| before.text("status") == "forgotten") {
+        if last.get(&key).is_some_and(|before| before.text("status") == "forgotten") {
             continue;
         }
-        if let Some(before) = last.insert(id, fact)
+        if let Some(before) = last.insert(key, fact)
             && fact.step() < before.step()
         {
             findings.disorder.push(format!(

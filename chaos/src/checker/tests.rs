@@ -119,6 +119,12 @@ fn what_is_out_of_order_is_found() {
     assert_eq!(after(|_, evidence| fetched(evidence).swap(0, 1)), [(kind, 1)]);
     assert_eq!(after(|_, evidence| evidence.jobs[1].value["step"] = 1.into()), [(kind, 1)]);
     assert_eq!(after(|_, evidence| evidence.connections.swap(0, 1)), [(kind, 1)]);
+    // Partitions were added, and the later ones are read last.
+    let moved = after(|_, evidence| {
+        evidence.connections.swap(0, 1);
+        evidence.connections[1].partition = 1;
+    });
+    assert_eq!(moved, []);
 }
 
 #[test]
