@@ -52,6 +52,22 @@ pub(crate) fn is_drained<C: ProducerContext>(producer: &BaseProducer<C>, timeout
     code == native::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
 }
 
+/// Gives the system back what librdkafka has freed.
+///
+/// librdkafka's memory is the C library's, not the binary's allocator's. What a restore fetches ahead passes through it by
+/// the hundred megabytes, and where glibc has kept some of it in use, it keeps all around it, too, until it is told.
+#[allow(unsafe_code, reason = "no binding offers it")]
+pub(crate) fn give_back() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        unsafe extern "C" {
+            fn malloc_trim(pad: usize) -> std::ffi::c_int;
+        }
+        // SAFETY: it takes a number, may be called from any thread, and touches only memory that is free.
+        unsafe { malloc_trim(0) };
+    }
+}
+
 /// Gives a client the token that it shows to brokers from now on.
 #[allow(unsafe_code, reason = "the binding gives one only to clients that are polled")]
 pub(crate) fn set_token<C: ClientContext>(client: &Client<C>, token: &OAuthToken) -> Result<(), String> {

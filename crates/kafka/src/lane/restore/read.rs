@@ -18,6 +18,7 @@ use crate::cluster;
 use crate::lane::app::Restore;
 use crate::lane::error::Failure;
 use crate::lane::tuning::LaneSettings;
+use crate::native;
 use crate::record::InputRecord;
 use crate::settings::Settings;
 
@@ -105,10 +106,13 @@ impl<R: Restore> Reader<R> {
     /// Takes what has come; waits if there is nothing else to do. False when the lane is gone.
     fn take_tasks(&self, reading: &mut BTreeMap<i32, Reading<R>>) -> bool {
         loop {
-            let next = if reading.is_empty() {
-                self.tasks.recv().map_err(|_| TryRecvError::Disconnected)
-            } else {
-                self.tasks.try_recv()
+            let next = match self.tasks.try_recv() {
+                Err(TryRecvError::Empty) if reading.is_empty() => {
+                    // All is read that there was, and the next restore may be weeks away.
+                    native::give_back();
+                    self.tasks.recv().map_err(|_| TryRecvError::Disconnected)
+                }
+                next => next,
             };
             match next {
                 Ok(task) => self.begin(reading, task),
