@@ -225,9 +225,21 @@ pub(crate) fn lists() -> Vec<Vec<u8>> {
     let path = std::env::var_os("MAILTIDE_TEST_MBOX").map_or_else(|| PathBuf::from(beside), PathBuf::from);
     match std::fs::read(&path) {
         Ok(bytes) => simulator::mbox(&bytes),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => simulator::mbox(&ODD.repeat(20)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            (0..20).flat_map(|copy| simulator::mbox(ODD).into_iter().map(move |mail| renamed(mail, copy / 2))).collect()
+        }
         Err(error) => panic!("reading {}: {error}", path.display()),
     }
+}
+
+/// The mail under a message id of this copy, if it has any.
+fn renamed(mut mail: Vec<u8>, copy: usize) -> Vec<u8> {
+    const ID: &[u8] = b"Message-ID: <";
+    if let Some(at) = mail.windows(ID.len()).position(|some| some.eq_ignore_ascii_case(ID)) {
+        let after = at + ID.len();
+        mail.splice(after..after, format!("{copy}.").into_bytes());
+    }
+    mail
 }
 
 #[tokio::test(flavor = "multi_thread")]
