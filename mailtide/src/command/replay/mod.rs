@@ -58,22 +58,9 @@ async fn to_topic(ask: &Replay, to: &str, settings: &Settings, shutdown: &Shutdo
         let (plan, _) = stands(ask, from, kafka, &journal, &id, &source, &target).await?;
         return show(ask, from, settings, &journal, &id, &plan, shutdown).await;
     }
-    if !ask.yes
-        && let Err(nobody_to_ask) = ask::needs_terminal("a replay")
-    {
-        let journal = Journal::read(kafka, &names).await?;
-        let (_, is_new) = stands(ask, from, kafka, &journal, &id, &source, &target).await?;
-        // Before the topic is made.
-        if is_new {
-            return Err(nobody_to_ask.into());
-        }
-    }
     let inspector = Inspector::new(kafka)?;
+    // Brokers that are away are told of here, and soon.
     let partitions = inspector.partition_count(&source).await?;
-    if is_missing(&inspector, &target).await? {
-        topics::create_own(kafka, &target, partitions).await?;
-        eprintln!("Made the topic {target} with {partitions} partitions");
-    }
     // Before anything is read of it: from here on an earlier run can commit nothing.
     let (on, name) = (kafka.clone(), format!("replay-{id}"));
     let writer = tokio::task::spawn_blocking(move || SoleWriter::take_over(&on, &name)).await??;
@@ -90,6 +77,10 @@ async fn to_topic(ask: &Replay, to: &str, settings: &Settings, shutdown: &Shutdo
         if shutdown.is_requested() || ask::confirm("Send these?").await? == Answer::No {
             bail!("nothing was sent");
         }
+    }
+    if is_missing(&inspector, &target).await? {
+        topics::create_own(kafka, &target, partitions).await?;
+        eprintln!("Made the topic {target} with {partitions} partitions");
     }
     send(ask, from, settings, names, id, plan, is_new, journal, writer, shutdown).await
 }
