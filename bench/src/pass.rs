@@ -1,7 +1,8 @@
-//! The scheduler's pass over its connections: page after page, as it reads them, and the slots of each by the schedule's
+//! The scheduler's pass over its connections: part after part, as it reads them, and the slots of each by the schedule's
 //! arithmetic, against one statement that brings the same rows; and whether a connection costs the same when there are ten
 //! times as many.
 
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
@@ -18,7 +19,7 @@ use crate::progress::Progress;
 use crate::report::Outcome;
 
 /// Connections of a page: the scheduler's.
-const PAGE: u32 = 5_000;
+const PAGE: u16 = 5_000;
 
 /// Rounds of each side.
 const ROUNDS: u32 = 3;
@@ -86,20 +87,19 @@ async fn make(client: &Client, count: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// All connections, page by page, and the slots that they have in an hour.
+/// All connections, part by part, and the slots that they have in an hour.
 async fn pass(store: &Store, count: u32) -> anyhow::Result<Duration> {
     let begun = Instant::now();
     let (schedule, from) = (Schedule::default(), Timestamp::from_millis(1_770_000_000_000));
     let until = from + domain::Duration::from_hours(1);
-    let (mut after, mut seen, mut slots) = (None, 0, 0);
-    loop {
-        let page = connections::page(store, after, PAGE).await?;
-        let Some(last) = page.last() else { break };
-        after = Some(last.connection_id);
+    let (mut seen, mut slots) = (0, 0);
+    connections::pass(store, PAGE, |page| {
         seen += page.len();
         let active = page.iter().filter(|due| due.state == ConnectionState::Active);
         slots += active.flat_map(|due| schedule.due(due.connection_id, from, until)).count();
-    }
+        ControlFlow::Continue(())
+    })
+    .await?;
     // A twelfth of them, evenly spread.
     ensure!((seen / 13..=seen / 11).contains(&slots), "{slots} slots of {seen} connections are within an hour");
     ensure!(seen == usize::try_from(count)?, "{seen} of {count} connections were seen");

@@ -11,12 +11,13 @@ mod schema;
 mod tenants;
 mod upgrade;
 
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use domain::{OrganisationId, Timestamp};
 use secrecy::SecretString;
-use store::connections::{Connection, Consent};
+use store::connections::{Connection, Consent, Due};
 use store::{Settings, Store, TokenKeys, connections, organisations};
 use tokio_postgres::NoTls;
 
@@ -55,6 +56,18 @@ async fn organisation(store: &Store) -> OrganisationId {
 async fn connect(store: &Store, organisation: OrganisationId, account: &str, token: &str) -> Connection {
     let consent = Consent { account, email: account, refresh_token: &token.into() };
     connections::add(store, organisation, &consent, now()).await.unwrap()
+}
+
+/// What the scheduler's pass brings, by id.
+async fn all_due(store: &Store) -> Vec<Due> {
+    let mut all = Vec::new();
+    let pass = connections::pass(store, 10, |part| {
+        all.extend_from_slice(part);
+        ControlFlow::Continue(())
+    });
+    pass.await.unwrap();
+    all.sort_unstable_by_key(|due| due.connection_id);
+    all
 }
 
 /// A plain client in the place's schema, to look behind the store's back.

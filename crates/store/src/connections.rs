@@ -4,10 +4,10 @@ mod change;
 mod first_sync;
 
 use std::fmt;
+use std::ops::ControlFlow;
 
 use domain::{ConnectionId, ConnectionState, HistoryId, OrganisationId, Timestamp, TokenVersion};
 use secrecy::SecretString;
-use uuid::Uuid;
 
 use crate::at::At;
 use crate::row::Reader;
@@ -202,30 +202,39 @@ pub async fn refresh_token(
     }))
 }
 
-/// The next `limit` living connections of all organisations by id, after `after`, that are not paused: the scheduler's
-/// pass. It costs one index range, however many connections there are.
+/// Brings every living connection of all organisations that is not paused, once each and in no order, to `each`, at most
+/// `limit` at a time, until it breaks off: the scheduler's pass. All are as they were when it began.
+///
+/// The rows are read in the order in which they lie on the disk, by one statement whose answer is fetched in parts. Ids are
+/// random, so that going through them in order would jump about in both tables for every single one, and cost the more the
+/// less of them Postgres holds in memory. Each part is a statement of its own to the time-out.
 ///
 /// # Errors
 /// [`Error::Unavailable`] while Postgres is away.
-pub async fn page(store: &Store, after: Option<ConnectionId>, limit: u32) -> Result<Vec<Due>, Error> {
-    const WHAT: &str = "page through connections";
-    let session = store.session(WHAT).await?;
-    // No id is nil: they are random.
-    let after = after.map_or(Uuid::nil(), |id| *id.as_uuid());
-    // The state's id is bounded too: a merge join would else read the states from their beginning for every page.
-    let rows = session
-        .rows(
+pub async fn pass(store: &Store, limit: u16, mut each: impl FnMut(&[Due]) -> ControlFlow<()>) -> Result<(), Error> {
+    const WHAT: &str = "pass over the connections";
+    let mut session = store.session(WHAT).await?;
+    let transaction = session.transaction().await?;
+    let answer = transaction
+        .bind(
             "SELECT c.connection_id, c.organisation_id, c.token_version, c.sync_interval_hours, s.state,
                     s.token_version AS state_token_version
-             FROM connections c
-             LEFT JOIN connection_states s
-               ON s.connection_id = c.connection_id AND s.organisation_id = c.organisation_id AND s.connection_id > $1
-             WHERE c.connection_id > $1 AND c.revoked_at IS NULL AND NOT c.paused
-             ORDER BY c.connection_id LIMIT $2",
-            &[&after, &i64::from(limit)],
+             FROM connections c LEFT JOIN connection_states s USING (connection_id, organisation_id)
+             WHERE c.revoked_at IS NULL AND NOT c.paused",
+            &[],
         )
         .await?;
-    rows.iter().map(|row| due(&Reader { what: WHAT, row })).collect()
+    let mut connections = Vec::with_capacity(limit.into());
+    loop {
+        let rows = transaction.fetch(&answer, limit).await?;
+        for row in &rows {
+            connections.push(due(&Reader { what: WHAT, row })?);
+        }
+        if each(&connections).is_break() || rows.len() < usize::from(limit) {
+            return transaction.commit().await;
+        }
+        connections.clear();
+    }
 }
 
 /// The living connections of an address, of all organisations, that are not paused: whom a push concerns. At most

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use deadpool_postgres::{GenericClient, Object, Transaction};
-use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
+use tokio_postgres::{Portal, Row};
 
 use crate::{Error, Store};
 
@@ -117,6 +117,21 @@ impl Tx<'_> {
 
     pub(crate) async fn execute(&self, sql: &'static str, params: Params<'_>) -> Result<u64, Error> {
         self.bound.execute(&self.transaction, sql, params).await
+    }
+
+    /// Begins a statement whose answer is fetched in parts.
+    pub(crate) async fn bind(&self, sql: &'static str, params: Params<'_>) -> Result<Portal, Error> {
+        self.bound
+            .run(async {
+                let statement = self.transaction.prepare_cached(sql).await?;
+                self.transaction.bind(&statement, params).await
+            })
+            .await
+    }
+
+    /// The next rows of an answer, fewer than `limit` when it is over.
+    pub(crate) async fn fetch(&self, answer: &Portal, limit: u16) -> Result<Vec<Row>, Error> {
+        self.bound.run(self.transaction.query_portal(answer, limit.into())).await
     }
 
     pub(crate) async fn commit(self) -> Result<(), Error> {

@@ -1,6 +1,7 @@
 //! Which connections have a slot in the next stretch of time: one pass over all of them, in bounded memory.
 
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 
 use domain::schedule::{self, Schedule};
 use domain::{ConnectionState, Duration, JobId, Timestamp};
@@ -117,28 +118,28 @@ impl Plan {
 pub(crate) async fn make(
     store: &Store,
     schedule: (Round, Schedule),
-    page: u32,
+    page: u16,
     from: Timestamp,
     until: Timestamp,
     alive: &Check,
     shutdown: &Shutdown,
 ) -> Result<Option<Plan>, store::Error> {
-    let mut plan = Plan::empty(until);
     let mut backoff = Backoff::default();
-    let mut after = None;
     while !shutdown.is_requested() {
-        alive.pass();
-        match connections::page(store, after, page).await {
-            Ok(connections) => {
-                backoff.reset();
-                plan.add(schedule, from, crate::clock(), &connections);
-                after = connections.last().map(|connection| connection.connection_id);
-                if (connections.len() as u64) < u64::from(page) {
-                    plan.slots.make_contiguous().sort_unstable_by_key(|slot| (slot.at, slot.connection.connection_id));
-                    return Ok(Some(plan));
-                }
+        let mut plan = Plan::empty(until);
+        let read = connections::pass(store, page, |connections| {
+            alive.pass();
+            plan.add(schedule, from, crate::clock(), connections);
+            if shutdown.is_requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        match read.await {
+            Ok(()) if shutdown.is_requested() => break,
+            Ok(()) => {
+                plan.slots.make_contiguous().sort_unstable_by_key(|slot| (slot.at, slot.connection.connection_id));
+                return Ok(Some(plan));
             }
             Err(error) if error.is_unavailable() => {
+                alive.pass();
                 tracing::warn!(%error, "Connections could not be read, trying again");
                 backoff.pause(shutdown).await;
             }

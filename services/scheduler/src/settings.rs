@@ -23,7 +23,7 @@ pub struct Settings {
     /// How long a scheduled job may take before it fails.
     pub job_deadline: Duration,
     /// Connections read from Postgres at a time.
-    pub page: u32,
+    pub page: u16,
     /// Commands under way to Kafka at a time.
     pub in_flight: usize,
     /// The broker that commands go to.
@@ -91,8 +91,12 @@ impl Settings {
         if self.job_deadline < Duration::from_secs(1) {
             source.error("scheduler.job_deadline", "must be at least 1s");
         }
-        if !(1..=100_000).contains(&self.page) {
-            source.error("scheduler.page", "must be from 1 to 100000");
+        if self.page == 0 {
+            source.error("scheduler.page", "must be from 1 to 65535");
+        }
+        if self.store.max_connections < 3 {
+            source
+                .error("database.max_connections", "must be at least 3 for a scheduler: both its passes may hold one");
         }
         if !(1..=10_000).contains(&self.in_flight) {
             source.error("scheduler.in_flight", "must be from 1 to 10000");

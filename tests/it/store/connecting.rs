@@ -7,7 +7,7 @@ use store::connections::{self, Change, Connected, Consent, FirstSync};
 use store::consents::{self, Pending};
 use store::{Error, Store, organisations};
 
-use super::{client, connect, migrated, now, organisation};
+use super::{all_due, client, connect, migrated, now, organisation};
 
 async fn consented(
     store: &Store,
@@ -191,13 +191,13 @@ async fn an_interval_and_a_pause_are_a_connections_own() {
     assert_eq!((changed.sync_interval_hours, changed.paused), (Some(6), true));
     assert!(change(ours, one.connection_id, Some(Some(25)), None).await.is_err());
     assert_eq!(connections::longest_interval(&store).await.unwrap(), Some(Duration::from_hours(6)));
-    let due = connections::page(&store, None, 10).await.unwrap();
+    let due = all_due(&store).await;
     assert_eq!(
         due.iter().map(|due| (due.connection_id, due.interval)).collect::<Vec<_>>(),
         [(other.connection_id, None)]
     );
     change(ours, one.connection_id, None, Some(false)).await.unwrap();
-    let due = connections::page(&store, None, 10).await.unwrap();
+    let due = all_due(&store).await;
     assert!(
         due.iter().any(|due| due.connection_id == one.connection_id && due.interval == Some(Duration::from_hours(6)))
     );

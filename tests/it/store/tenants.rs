@@ -1,5 +1,8 @@
 //! Keys, connections and their tokens: whose is whose.
 
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+
 use domain::{ConnectionId, ConnectionState, GmailConnectionStatusChanged, OrganisationId, TokenVersion};
 use secrecy::{ExposeSecret, SecretString};
 use store::keys::{KeyIdentity, Scope};
@@ -7,7 +10,7 @@ use store::projection::{self, Batch};
 use store::{Error, Settings, Store, TokenKeyError, TokenKeys, connections, keys};
 use uuid::Uuid;
 
-use super::{client, connect, migrated, now, organisation, settings};
+use super::{all_due, client, connect, migrated, now, organisation, settings};
 
 #[tokio::test]
 async fn a_key_speaks_for_its_organisation_until_it_is_revoked() {
@@ -181,12 +184,12 @@ async fn a_renewed_token_ends_needs_reauth_before_the_poller_has_seen_it() {
     assert_eq!((found.state, found.code.as_deref()), (ConnectionState::NeedsReauth, Some("Gmail.ReauthRequired")));
     let renewed = connect(&store, ours, "a@example.com", "1//newer").await;
     assert_eq!((renewed.state, renewed.code), (ConnectionState::Active, None));
-    let due = connections::page(&store, None, 10).await.unwrap();
+    let due = all_due(&store).await;
     assert_eq!((due[0].state, due[0].token_version), (ConnectionState::Active, TokenVersion(2)));
 }
 
 #[tokio::test]
-async fn the_scheduler_pages_through_every_living_connection_once() {
+async fn the_scheduler_passes_over_every_living_connection_once() {
     let (place, store) = migrated("pages").await;
     let ours = organisation(&store).await;
     let client = client(&place, &store).await;
@@ -197,14 +200,28 @@ async fn the_scheduler_pages_through_every_living_connection_once() {
                        CASE WHEN n % 10 = 0 THEN now() END
                 FROM generate_series(1, 2500) n";
     client.execute(fill, &[ours.as_uuid()]).await.unwrap();
-    let mut after = None;
-    let mut seen = Vec::new();
-    loop {
-        let page = connections::page(&store, after, 400).await.unwrap();
-        let Some(last) = page.last() else { break };
-        after = Some(last.connection_id);
-        seen.extend(page.iter().map(|due| due.connection_id));
+    for limit in [400, 2_250, 2_251, 1] {
+        let (mut parts, mut seen) = (0, Vec::new());
+        connections::pass(&store, limit, |part| {
+            assert!(part.len() <= limit.into());
+            parts += usize::from(!part.is_empty());
+            seen.extend(part.iter().map(|due| due.connection_id));
+            ControlFlow::Continue(())
+        })
+        .await
+        .unwrap();
+        assert_eq!((parts, seen.len()), (2_250_usize.div_ceil(limit.into()), 2_250));
+        assert_eq!(seen.into_iter().collect::<HashSet<_>>().len(), 2_250, "each once");
     }
-    assert_eq!(seen.len(), 2_250);
-    assert!(seen.is_sorted_by(|a, b| a < b), "each once, in order");
+
+    // Broken off, it leaves a connection that is as good as before.
+    let mut parts = 0;
+    for _ in 0..20 {
+        let broken_off = |_: &[connections::Due]| {
+            parts += 1;
+            ControlFlow::Break(())
+        };
+        connections::pass(&store, 400, broken_off).await.unwrap();
+    }
+    assert_eq!(parts, 20);
 }
