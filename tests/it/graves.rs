@@ -167,3 +167,25 @@ async fn i3_a_command_that_comes_again_after_a_deletion_begins_no_job_anew() {
     wait_until(LONG, "the grave goes", || async { said(&last(&house, &deleted).await).is_none() }).await;
     assert_eq!(poller.stop(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i2_a_deleted_mailbox_is_not_listed_again_with_a_token_that_still_lives() {
+    let house = House::new("graves-token").await;
+    house.create_topics().await;
+    let mailbox = house.mailbox("a").await;
+    mailbox.deliver(5);
+    let asking = Asking { house: &house, producer: Producer::new(&house.kafka("tests"), "tests").unwrap() };
+    let mut poller = house.process("poller", "poller");
+    poller.start();
+    let [first, late] = std::array::from_fn(|_| Uuid::new_v4());
+    asking.sync(&mailbox, first).await;
+    asking.ends(first, "succeeded").await;
+    // Google is away, so that the grant, and the token that the poller has, live on.
+    connections::delete(&house.store, house.organisation, mailbox.id, now()).await.unwrap().unwrap();
+    asking.forget(&mailbox).await;
+    // A scheduler's plan knows the connection for minutes yet.
+    asking.sync(&mailbox, late).await;
+    asking.ends(late, "failed").await;
+    assert_eq!(poller.stop(), 0);
+    assert_eq!(house.evidence(false).await.discovered.len(), 5);
+}

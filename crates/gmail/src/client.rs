@@ -103,6 +103,11 @@ impl Client {
         Ok(Self { inner: Arc::new(inner) })
     }
 
+    /// Keeps no token of a mailbox: its next call looks whether its connection still lives.
+    pub fn forget_token(&self, mailbox: Mailbox) {
+        self.inner.tokens.forget(mailbox);
+    }
+
     /// Makes one call, within its deadline and the settings' time-out, whichever is first. Always answers.
     pub async fn call(&self, mailbox: Mailbox, call: &Call) -> Answer {
         let began = Instant::now();

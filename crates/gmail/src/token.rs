@@ -184,6 +184,11 @@ impl Tokens {
         self.refresh(&slot, turn, mailbox, oldest).await
     }
 
+    /// Keeps nothing of a mailbox: its next token is got by the refresh token that its connection has then, if it lives.
+    pub(crate) fn forget(&self, mailbox: Mailbox) {
+        self.slots.invalidate(&mailbox.connection_id);
+    }
+
     /// Gmail did not take this token: it is not used again, unless another has taken its place already.
     pub(crate) fn reject(&self, mailbox: Mailbox, access: &Arc<Access>) {
         if let Some(slot) = self.slots.get(&mailbox.connection_id) {

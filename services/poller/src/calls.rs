@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use domain::mailbox::reply::{Answer, Call, CallId};
+use domain::mailbox::reply::{Answer, Call, CallId, Request};
 use domain::{ConnectionId, Lane, OrganisationId};
 use gmail::gate::Holding;
 use gmail::{Client, Gate, Mailbox};
@@ -39,6 +39,10 @@ pub(crate) struct Gmail {
 impl Mailboxes for Gmail {
     async fn call(&self, organisation: OrganisationId, connection: ConnectionId, call: Call) -> Answer {
         let mailbox = Mailbox { organisation_id: organisation, connection_id: connection };
+        // A mailbox begins with it, one that was forgotten as well: a token that was kept may open what is deleted.
+        if call.request == Request::Profile {
+            self.client.forget_token(mailbox);
+        }
         self.client.call(mailbox, &call).await
     }
 
