@@ -59,7 +59,7 @@ pub async fn run(
     let gate = Gate::by_partitions(gmail, Service::Fetcher);
     let client = Client::new(gmail, Arc::new(Grants::new(store.clone())), gate.clone());
     let client = client.context("Setting up the Gmail client")?;
-    let mailboxes = Arc::new(mailboxes::Gmail::new(client, gate, store));
+    let mailboxes = Arc::new(mailboxes::Gmail::new(client, gate, store, settings.give_up));
     run_on(settings, kafka, mailboxes, health, shutdown).await
 }
 

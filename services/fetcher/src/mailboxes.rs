@@ -46,11 +46,19 @@ pub trait Mailboxes: Send + Sync + 'static {
         connections: Vec<(OrganisationId, ConnectionId)>,
     ) -> impl Future<Output = Result<Vec<(ConnectionId, TokenVersion)>, Away>> + Send;
 
+    /// How long a message is tried that Gmail does not answer for while it answers for others, before it is put aside.
+    fn patience(&self) -> Duration {
+        PATIENCE
+    }
+
     /// For one lane, to tell how many partitions it has: quotas go by them. None where there are no quotas.
     fn holding(&self) -> Option<Holding> {
         None
     }
 }
+
+/// A part of Gmail may be out of order for a while, and with it what this part keeps.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Gmail itself, and what Postgres says of its mailboxes.
 pub(crate) struct Gmail {
@@ -59,15 +67,20 @@ pub(crate) struct Gmail {
     gate: Gate,
     store: Store,
     terms: Cache<Mailbox, (Instant, Arc<Terms>)>,
+    patience: Duration,
 }
 
 impl Gmail {
-    pub(crate) fn new(client: Client, gate: Gate, store: Store) -> Self {
-        Self { client, gate, store, terms: Cache::new(KEPT) }
+    pub(crate) fn new(client: Client, gate: Gate, store: Store, patience: Duration) -> Self {
+        Self { client, gate, store, terms: Cache::new(KEPT), patience }
     }
 }
 
 impl Mailboxes for Gmail {
+    fn patience(&self) -> Duration {
+        self.patience
+    }
+
     async fn read(&self, mailbox: Mailbox, ids: &[MessageId], oldest: TokenVersion) -> Read {
         let deadline = tokio::time::Instant::now() + READING;
         let reading = Reading { lane: Lane::Fetch, view: View::Full, deadline, token_version: oldest };

@@ -3,7 +3,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use domain::filter::Rule;
@@ -20,7 +20,7 @@ use crate::publish::{self, Names};
 
 /// Failures of its own after which a message is put aside: its body breaks the schema, or Gmail refuses it by name.
 const OWN: u8 = 3;
-/// Server errors and time-outs of its own after which it is; they may pass, so there are more, over half a minute and more.
+/// Server errors and time-outs of its own after which it is, when they have gone on for [`Mailboxes::patience`] besides.
 const UNANSWERED: u8 = 6;
 /// Failures in a row of the first message after which Gmail is asked something else, to tell whose they are.
 const SUSPECT: u8 = 3;
@@ -37,8 +37,19 @@ pub(crate) struct Tries {
     own: u8,
     /// It was not answered, while others were.
     unanswered: u8,
+    /// Since when.
+    unanswered_since: Option<Instant>,
     /// It was not answered, and nothing else was.
     suspect: u8,
+}
+
+impl Tries {
+    /// It was not answered again, while others were. Whether it was tried often and long enough.
+    fn is_unanswered(&mut self, patience: std::time::Duration) -> bool {
+        self.unanswered = self.unanswered.saturating_add(1);
+        let since = self.unanswered_since.get_or_insert_with(Instant::now);
+        self.unanswered >= UNANSWERED && since.elapsed() >= patience
+    }
 }
 
 /// A record whose message is to be read.
@@ -290,8 +301,7 @@ impl<M: Mailboxes> Attempt<'_, M> {
                 }
                 Err(CallError::Permanent { code, detail }) => Trouble::Refused(code, detail),
                 Err(CallError::Transient { detail }) if is_alone => {
-                    tries.unanswered = tries.unanswered.saturating_add(1);
-                    if tries.unanswered >= UNANSWERED {
+                    if tries.is_unanswered(self.mailboxes.patience()) {
                         steps[wanted.at] = self.give_up(wanted, &format!("Gmail answers for others only: {detail}"));
                         continue;
                     }
@@ -322,8 +332,7 @@ impl<M: Mailboxes> Attempt<'_, M> {
         if !is_suspect || !self.mailboxes.answers(self.mailbox, self.oldest).await {
             return;
         }
-        tries.unanswered = tries.unanswered.saturating_add(1);
-        if tries.unanswered >= UNANSWERED {
+        if tries.is_unanswered(self.mailboxes.patience()) {
             steps[first.at] = self.give_up(first, &format!("Gmail answers for others only: {detail}"));
         }
     }

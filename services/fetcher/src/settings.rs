@@ -1,8 +1,11 @@
 //! The fetcher's settings.
 
+use std::time::Duration;
+
 use runtime::settings::Source;
 
 use crate::ledger::Bounds;
+use crate::mailboxes::PATIENCE;
 
 /// How the fetcher works.
 #[derive(Debug, Clone)]
@@ -18,13 +21,23 @@ pub struct Settings {
     /// How many offsets a mailbox may lag before the committed offset stops waiting for it: what is read again after a
     /// crash.
     pub window: u32,
+    /// How long a message is tried that Gmail does not answer for while it answers for others, before it is put aside.
+    pub give_up: Duration,
     /// The most partitions at a time of which the log is read again for mailboxes that lag.
     pub passes: u16,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { lanes: 1, mailboxes: 256, held_mailbox: 500, held_partition: 4_000, window: 20_000, passes: 4 }
+        Self {
+            lanes: 1,
+            mailboxes: 256,
+            held_mailbox: 500,
+            held_partition: 4_000,
+            window: 20_000,
+            give_up: PATIENCE,
+            passes: 4,
+        }
     }
 }
 
@@ -57,6 +70,12 @@ impl Settings {
                 "fetcher.window",
                 default.window,
                 "Offsets that a mailbox may lag before the committed offset stops waiting for it",
+            ),
+            give_up: source.duration(
+                "fetcher.give_up",
+                default.give_up,
+                "How long a message is tried that Gmail does not answer for while it answers for others; then it goes to \
+                 the dead letters",
             ),
             passes: source.read(
                 "fetcher.passes",

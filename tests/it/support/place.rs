@@ -74,6 +74,10 @@ impl Place {
             // Tests ask as fast as they can; those of the limit set their own.
             ("MAILTIDE_INGRESS_RATE_LIMIT", "1000000"),
             ("MAILTIDE_INGRESS_RATE_BURST", "1000000"),
+            // What fails for good here does so at once.
+            ("MAILTIDE_FETCHER_GIVE_UP", "1s"),
+            // Nobody spreads requests over instances here.
+            ("MAILTIDE_INGRESS_SHUTDOWN_DELAY", "0s"),
             ("MAILTIDE_LOG_FORMAT", "json"),
         ];
         let mut settings: BTreeMap<_, _> =
