@@ -56,7 +56,8 @@ pub(crate) async fn run(
     match service {
         Service::Ingress => {
             let Some(store) = wait_for(&settings, &begun, &shutdown).await? else { return Ok(()) };
-            let end = End { limit: STOP.max(settings.ingress.drain_timeout + UPKEEP), ..end };
+            let orderly = settings.ingress.shutdown_delay + settings.ingress.drain_timeout + UPKEEP;
+            let end = End { limit: STOP.max(orderly), ..end };
             let ingress = ingress::run(&settings.ingress, &settings.kafka, store, health, shutdown);
             end.of("ingress", Box::pin(ingress)).await
         }

@@ -67,6 +67,8 @@ pub struct Ingress {
     listener: TcpListener,
     guarded: Guarded,
     limits: Limits,
+    /// How long connections are taken after shutdown was asked for.
+    delay: Duration,
     store: Store,
     app: Arc<App>,
     google: Arc<Google>,
@@ -116,6 +118,7 @@ impl Ingress {
                 header_timeout: settings.header_timeout,
                 drain: settings.drain_timeout,
             },
+            delay: settings.shutdown_delay,
             store,
             app,
             google,
@@ -134,13 +137,16 @@ impl Ingress {
         self.listener.local_addr()
     }
 
-    /// Serves until shutdown is asked for; then lets requests under way end, for at most `ingress.drain_timeout`.
+    /// Serves until shutdown is asked for. From then on it is not ready, but it goes on for `ingress.shutdown_delay`: who
+    /// spreads requests over instances learns of it a little later, and until then sends more. After that it takes no
+    /// connection, and lets requests under way end, for at most `ingress.drain_timeout`.
     ///
     /// # Errors
     /// None that would end it; the signature is that of every service.
     pub async fn serve(self, shutdown: Shutdown) -> anyhow::Result<()> {
         tracing::info!(address = %self.address()?, "API open");
         let watch = tokio::spawn(watch_postgres(self.ready, self.store.clone(), self.outage, shutdown.clone()));
+        let shutdown = later(shutdown, self.delay);
         let upkeep = tokio::spawn(upkeep::run(self.store.clone(), self.uses, shutdown.clone()));
         let unfinished = tokio::spawn(unfinished::run(self.app, self.google, shutdown.clone()));
         let streams = tokio::spawn({
@@ -168,6 +174,18 @@ pub async fn run(
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
     Ingress::start(settings, kafka, store, &health).await?.serve(shutdown).await
+}
+
+/// The same order, so much later.
+fn later(shutdown: Shutdown, delay: Duration) -> Shutdown {
+    let later = Shutdown::new();
+    let order = later.clone();
+    tokio::spawn(async move {
+        shutdown.requested().await;
+        tokio::time::sleep(delay).await;
+        order.request();
+    });
+    later
 }
 
 /// Ready while Postgres answers, and not once the end has begun. Kafka is left out: without it the job reads still

@@ -58,7 +58,9 @@ pub struct Settings {
     pub max_connections: usize,
     /// Requests worked on at once; more are answered 503.
     pub max_in_flight: usize,
-    /// How long requests under way may go on after shutdown was asked for.
+    /// How long connections are still taken after shutdown was asked for, when it is not ready any more.
+    pub shutdown_delay: Duration,
+    /// How long requests under way may go on after that.
     pub drain_timeout: Duration,
     /// `POST /push/gmail`.
     pub push: push::Settings,
@@ -182,10 +184,16 @@ impl Settings {
                 1024,
                 "Requests worked on at once; more are answered 503 at once, so that those that are taken stay quick",
             ),
+            shutdown_delay: source.duration(
+                "ingress.shutdown_delay",
+                Duration::from_secs(2),
+                "How long connections are still taken after shutdown was asked for: not ready any more, until load balancers \
+                 have seen it",
+            ),
             drain_timeout: source.duration(
                 "ingress.drain_timeout",
-                Duration::from_secs(8),
-                "How long requests under way may go on after shutdown was asked for",
+                Duration::from_secs(6),
+                "How long requests under way may go on after that",
             ),
             push: push::Settings::read(source),
             // The scheduler's own: what it says there counts here.
